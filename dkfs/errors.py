@@ -1,0 +1,74 @@
+"""Every error that dkfs raises on purpose: one tree, each class with its errno and its exit status.
+
+A message says what was wrong, which thing it was about, and what was expected.
+"""
+
+import errno
+
+
+class DkfsError(Exception):
+    """Anything that went wrong and that dkfs can name."""
+
+    errno: int = errno.EIO
+    exit_status: int = 1
+
+
+class UsageError(DkfsError):
+    """The caller asked for something that makes no sense: an option, a name, a combination."""
+
+    errno = errno.EINVAL
+    exit_status = 2
+
+
+class NotFoundError(DkfsError):
+    """A version, tag, time or path that does not exist in the history."""
+
+    errno = errno.ENOENT
+    exit_status = 3
+
+
+class ExistsError(DkfsError):
+    """Something is there already that must not be: a tag, a target's contents, a live mount."""
+
+    errno = errno.EEXIST
+    exit_status = 1
+
+
+class NotPermittedError(DkfsError):
+    """The caller may not do or see this."""
+
+    errno = errno.EACCES
+    exit_status = 1
+
+
+class StoreError(DkfsError):
+    """The store cannot be used: missing, foreign, not writable, full."""
+
+    errno = errno.EIO
+    exit_status = 4
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the store for writing; the message names its pid."""
+
+    errno = errno.EBUSY
+
+
+class StoreFormatError(StoreError):
+    """The store was written by a newer dkfs, or is not a store."""
+
+    errno = errno.EINVAL
+
+
+class CorruptError(DkfsError):
+    """Bytes in the store are not what their name or their checksum says."""
+
+    errno = errno.EIO
+    exit_status = 5
+
+
+class MountError(DkfsError):
+    """The mount cannot be made, found, or reached."""
+
+    errno = errno.EIO
+    exit_status = 1

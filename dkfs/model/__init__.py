@@ -1,0 +1,1 @@
+"""The nouns of dkfs: frozen records and identifiers; no behaviour beyond derived values."""
