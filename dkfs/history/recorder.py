@@ -1,0 +1,303 @@
+"""The recorder: the one thread that turns what was done into committed versions, in log order.
+
+append() is called by the file system's thread and is cheap.  The recorder's thread resolves what
+was appended against the previous states, stores contents, and commits many operations in one
+transaction.  A position is committed only after all before it.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from dkfs.errors import DkfsError
+from dkfs.history.change import NameChange, NodeChange, Pending
+from dkfs.history.resolve import Resolver
+from dkfs.model.ids import NodeId, Seq
+from dkfs.model.node import NodeState
+from dkfs.model.operation import Operation, OpKind
+from dkfs.store import Store, Writer
+
+log = logging.getLogger(__name__)
+
+_MOST_OPERATIONS = 4096  # in one transaction
+_LINGER_MIN_S = 0.004  # wait this long for company when nobody is waiting
+_LINGER_MAX_S = 0.05
+_RETRY_S = 1.0  # after a failed commit
+
+
+class Commit(NamedTuple):
+    """What one transaction did; for metrics."""
+
+    seq: Seq  # the last version in it
+    operations: int
+    latencies_s: tuple[float, ...]  # of contents: from append to durable
+    plain_bytes: int  # contents as the application sees them, dirty cells only
+    stored_bytes: int  # what they added to the segments
+    chunks_new: int
+    chunks_reused: int
+    seconds: float
+
+
+class Recorder:
+    """Records operations in the order of append(); see the module."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock_ns: Callable[[], int],
+        on_commit: Callable[[Commit], None],
+        queue_bytes: int = 256 * 1024 * 1024,
+        queue_operations: int = 100_000,
+    ) -> None:
+        """Record into *store*, which is writable and stays open until close()."""
+        self._store = store
+        self._clock_ns = clock_ns
+        self._on_commit = on_commit
+        self._most_bytes = queue_bytes
+        self._most_operations = queue_operations
+        with store.read() as reader:
+            self.committed: Seq = reader.last
+            self._next_node = reader.next_node()
+            last = reader.record(reader.last) if reader.last else None
+        self.last: Seq = self.committed
+        self._time_ns = last.operation.time_ns if last else 0
+        self._queue: deque[tuple[Pending, float]] = deque()
+        self._condition = threading.Condition()
+        self._wanted = Seq(0)  # somebody waits for this version
+        self._idle = False
+        self._closing = False
+        self._abandoned = False
+        self.held_bytes = 0
+        self.failure: DkfsError | OSError | None = None
+        self._resolver = Resolver()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    # Called by the file system's thread.
+
+    def new_node(self) -> NodeId:
+        """Return a node id that was never used."""
+        node = self._next_node
+        self._next_node = NodeId(node + 1)
+        return node
+
+    def now_ns(self) -> int:
+        """Return the time for the next operation: the clock, but never before the last one's."""
+        self._time_ns = max(self._time_ns, self._clock_ns())
+        return self._time_ns
+
+    def append(
+        self,
+        operation: Operation,
+        nodes: tuple[NodeChange, ...],
+        names: tuple[NameChange, ...] = (),
+    ) -> Seq:
+        """Take *operation* into the log and return its version; it is committed later."""
+        if self._abandoned:
+            for change in nodes:
+                if change.contents is not None:
+                    change.contents.release()
+            return self.last
+        self.last = seq = Seq(self.last + 1)
+        for change in nodes:
+            if change.contents is not None:
+                self.held_bytes += change.contents.held
+        self._queue.append((Pending(seq, operation, nodes, names), time.monotonic()))
+        if self._idle:
+            with self._condition:
+                self._condition.notify_all()
+        return seq
+
+    def append_states(
+        self,
+        operation: Operation,
+        nodes: Iterable[tuple[NodeId, NodeState]],
+        names: Iterable[tuple[NodeId, bytes, NodeId]],
+        *,
+        expected: Seq,
+    ) -> Seq:
+        """Record states that are known already, at once and durably; the queue must be empty.
+
+        Raises StoreError; and RuntimeError if the log moved on since *expected*.
+        """
+        self.flush()
+        if self.last != expected:
+            raise RuntimeError(f"log is at {self.last}, expected {expected}")
+        seq = Seq(self.last + 1)
+        with self._store.write() as writer:
+            writer.append(seq, operation, nodes, names)
+        self._resolver.forget()
+        with self._condition:
+            self.last = self.committed = seq
+        return seq
+
+    def with_writer(self, work: Callable[[Writer], None]) -> None:
+        """Run *work* in one transaction of its own, after everything appended so far."""
+        self.flush()
+        with self._store.write() as writer:
+            work(writer)
+
+    # Called by anybody.
+
+    @property
+    def queued(self) -> int:
+        """How many operations are not committed."""
+        return self.last - self.committed
+
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever changes files should wait in wait_room() first."""
+        if self.failure is not None:
+            return False
+        return self.held_bytes > self._most_bytes or self.queued > self._most_operations
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether what is appended will be committed, as far as is known."""
+        return self.failure is None and not self._abandoned
+
+    def lag_s(self) -> float:
+        """Return the age in seconds of the oldest operation that is not committed; 0 if none."""
+        try:
+            return time.monotonic() - self._queue[0][1]
+        except IndexError:
+            return 0.0
+
+    def wait_room(self) -> None:
+        """Wait until the queue is below its limits."""
+        with self._condition:
+            self._wanted = max(self._wanted, self.committed + 1)  # type: ignore[assignment]
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: not self.is_full, timeout=10.0)
+
+    def wait(self, seq: Seq) -> bool:
+        """Wait until version *seq* is durable; False if the store fails and it is not."""
+        with self._condition:
+            if self.committed >= seq:
+                return True
+            self._wanted = max(self._wanted, seq)
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self.committed >= seq or not self.is_recording)
+            return self.committed >= seq
+
+    def flush(self) -> bool:
+        """Wait until everything appended is durable; see wait()."""
+        return self.wait(self.last)
+
+    def close(self) -> bool:
+        """Commit what is left, stop the thread; return whether everything is recorded."""
+        complete = self.flush()
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        self._thread.join()
+        if complete and not self._abandoned:
+            with self._store.write() as writer:
+                writer.set_clean(True)
+        return complete and not self._abandoned
+
+    # The recorder's thread.
+
+    def _run(self) -> None:
+        linger_s = _LINGER_MIN_S
+        while self._await_work(linger_s):
+            batch = [self._queue[i] for i in range(min(len(self._queue), _MOST_OPERATIONS))]
+            started = time.monotonic()
+            try:
+                report = self._commit(batch)
+            except (DkfsError, OSError) as exc:
+                self._failed(exc)
+                continue
+            self._succeeded(batch, report)
+            linger_s = min(_LINGER_MAX_S, max(_LINGER_MIN_S, 2 * (time.monotonic() - started)))
+
+    def _await_work(self, linger_s: float) -> bool:
+        """Wait for operations, and a little for more; return False when closing and done."""
+        with self._condition:
+            self._idle = True
+            # The timeout covers an append between the test of the queue and the wait.
+            while not self._queue and not self._closing:
+                self._condition.wait(timeout=0.5)
+            self._idle = False
+            if not self._queue:
+                return False
+            self._condition.wait_for(
+                lambda: self._wanted > self.committed or self._closing or self.is_full,
+                timeout=linger_s,
+            )
+            return True
+
+    def _commit(self, batch: list[tuple[Pending, float]]) -> Commit:
+        started = time.monotonic()
+        appended = []
+        self._resolver.begin()
+        with self._store.write() as writer:
+            if writer.clean():
+                writer.set_clean(False)
+            for pending, at in batch:
+                nodes = [
+                    (change.node, self._resolver.state(writer, change)) for change in pending.nodes
+                ]
+                writer.append(pending.seq, pending.operation, nodes, pending.names)
+                if pending.operation.kind is OpKind.WRITE:
+                    appended.append(at)
+        now = time.monotonic()
+        counts = self._resolver.counts
+        return Commit(
+            seq=batch[-1][0].seq,
+            operations=len(batch),
+            latencies_s=tuple(now - at for at in appended),
+            plain_bytes=counts.plain_bytes,
+            stored_bytes=counts.stored_bytes,
+            chunks_new=counts.chunks_new,
+            chunks_reused=counts.chunks_reused,
+            seconds=now - started,
+        )
+
+    def _succeeded(self, batch: list[tuple[Pending, float]], report: Commit) -> None:
+        for _ in batch:
+            pending, _at = self._queue.popleft()
+            for change in pending.nodes:
+                if change.contents is not None:
+                    self.held_bytes -= change.contents.held
+                    change.contents.release()
+        with self._condition:
+            if self.failure is not None:
+                log.info("the store works again, recording goes on")
+                self.failure = None
+            self.committed = report.seq
+            self._condition.notify_all()
+        self._on_commit(report)
+
+    def _failed(self, exc: DkfsError | OSError) -> None:
+        """Say it once, wake who waits, and try the same operations again after a while."""
+        self._resolver.forget()
+        with self._condition:
+            if self.failure is None:
+                log.error("the store failed, versions are not recorded: %s", exc)
+            self.failure = exc
+            full = self.held_bytes > self._most_bytes or self.queued > self._most_operations
+            self._condition.notify_all()
+            if full or self._closing:
+                self._abandon()
+            elif not self._closing:
+                self._condition.wait(timeout=_RETRY_S)
+
+    def _abandon(self) -> None:
+        """Drop the queue: the application goes on, the next mount records what differs."""
+        log.error(
+            "%d operations could not be recorded and are dropped; recording stops until the next mount",
+            len(self._queue),
+        )
+        self._abandoned = True
+        while self._queue:
+            pending, _ = self._queue.popleft()
+            for change in pending.nodes:
+                if change.contents is not None:
+                    change.contents.release()
+        self.held_bytes = 0
+        self._condition.notify_all()

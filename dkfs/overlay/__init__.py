@@ -1,0 +1,1 @@
+"""The file system: what an operation does to the backing directory and to the log.  Synchronous."""

@@ -1,0 +1,76 @@
+"""System calls on the backing directory that the standard library does not offer."""
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+O_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_AT_EMPTY_PATH = 0x1000
+_STATX_BTIME = 0x800
+_STATX_SIZE = 256  # bytes, of struct statx: linux/stat.h
+_STATX_BTIME_AT = 80  # offset of stx_btime: struct statx_timestamp {s64 sec; u32 nsec; s32 pad}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.renameat2.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+)
+
+
+def rename(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
+    """Rename as renameat2(2); *flags* are RENAME_NOREPLACE and RENAME_EXCHANGE.  Raises OSError."""
+    if flags == 0:
+        os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
+    elif _libc.renameat2(old_dir, old, new_dir, new, flags) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def by_fd(fd: int) -> bytes:
+    """Return a path that names what *fd* holds, whatever its name is now; also for O_PATH fds."""
+    return b"/proc/self/fd/%d" % fd
+
+
+def identity(fd: int) -> bytes:
+    """Return what tells one incarnation of a directory from another: inode and time of birth.
+
+    A file system that keeps no time of birth gives the inode alone.
+    """
+    status = os.fstat(fd)
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    born = b""
+    if _libc.statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) == 0:
+        mask = int.from_bytes(buffer.raw[:4], "little")
+        if mask & _STATX_BTIME:
+            born = buffer.raw[_STATX_BTIME_AT : _STATX_BTIME_AT + 12]
+    return b"%d:%s" % (status.st_ino, born.hex().encode())
+
+
+def open_directory(path: Path) -> int:
+    """Open the backing directory *path*; raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def xattrs_of(target: int | bytes) -> dict[bytes, bytes]:
+    """Return every extended attribute of an open file or a path from by_fd(); {} if unsupported."""
+    try:
+        names = os.listxattr(target)
+    except OSError as exc:
+        if exc.errno in (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EBADF, errno.ELOOP):
+            return {}
+        raise
+    found = {}
+    for name in names:
+        try:
+            found[os.fsencode(name)] = os.getxattr(target, name)
+        except OSError as exc:
+            if exc.errno not in (errno.ENODATA, errno.EPERM, errno.EACCES):
+                raise
+    return found

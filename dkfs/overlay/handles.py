@@ -1,0 +1,70 @@
+"""Open files and directories, as the kernel knows them by a number."""
+
+import errno
+import os
+from typing import Generic, TypeVar
+
+from dkfs.core.extents import Extents
+from dkfs.model.operation import Origin
+from dkfs.overlay.inodes import Inode
+
+T = TypeVar("T")
+
+
+class Handle:
+    """An open regular file."""
+
+    __slots__ = ("dirty", "fd", "inode", "origin", "sync", "writable")
+
+    def __init__(self, inode: Inode, fd: int, flags: int, origin: Origin) -> None:
+        self.inode = inode
+        self.fd = fd  # a real fd, open for reading too wherever that was possible
+        self.writable = (flags & os.O_ACCMODE) != os.O_RDONLY
+        self.sync = bool(flags & os.O_DSYNC)  # O_SYNC contains O_DSYNC
+        self.origin = origin  # who opened it
+        self.dirty = Extents()  # written through this handle and in no version yet
+
+
+class DirHandle:
+    """An open directory: its names as they were when reading began."""
+
+    __slots__ = ("inode", "names")
+
+    def __init__(self, inode: Inode) -> None:
+        self.inode = inode
+        self.names: list[bytes] = []
+
+
+class HandleTable(Generic[T]):
+    """Gives open things their numbers."""
+
+    def __init__(self) -> None:
+        self._items: dict[int, T] = {}
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, number: int) -> T:
+        """Return what *number* names; raises OSError(EBADF)."""
+        try:
+            return self._items[number]
+        except KeyError:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+
+    def add(self, item: T) -> int:
+        """Return a new number for *item*."""
+        number = self._next
+        self._next += 1
+        self._items[number] = item
+        return number
+
+    def remove(self, number: int) -> T:
+        """Return and forget what *number* names; raises OSError(EBADF)."""
+        item = self[number]
+        del self._items[number]
+        return item
+
+    def all(self) -> tuple[T, ...]:
+        """Return every open thing."""
+        return tuple(self._items.values())

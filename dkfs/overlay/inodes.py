@@ -1,0 +1,279 @@
+"""The inodes that the kernel knows, and a bounded number of open fds that hold them.
+
+An inode is held by an O_PATH fd or, beyond the bound, by the directory it is in and its name there:
+it is opened again from its directory's fd, and device and inode number are checked.  What has no
+name left, or may lose its only known one, keeps its fd until the kernel forgets it.
+"""
+
+import errno
+import os
+import resource
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dkfs.model.ids import NO_NODE, NodeId, Seq
+from dkfs.overlay.backing import O_PATH
+
+if TYPE_CHECKING:
+    from dkfs.history.frozen import FrozenFile
+    from dkfs.overlay.handles import Handle
+
+ROOT_ID = 1  # the kernel's name for the root inode
+_SECOND_ONE = 1 << 61  # for a file that has the number which the kernel keeps for the root
+
+
+class Inode:
+    """A file, directory, ... of the backing directory that the kernel, or a child, refers to."""
+
+    __slots__ = (
+        "children",
+        "dev",
+        "fd",
+        "frozen",
+        "handles",
+        "id",
+        "ino",
+        "is_dir",
+        "last",
+        "lookups",
+        "name",
+        "node",
+        "parent",
+        "pinned",
+        "recorded_size",
+        "unlinked",
+    )
+
+    def __init__(self, number: int, status: os.stat_result) -> None:
+        self.id = number  # the kernel's node id
+        self.dev = status.st_dev
+        self.ino = status.st_ino
+        self.is_dir = (status.st_mode & 0o170000) == 0o040000
+        self.fd = -1  # O_PATH, or -1
+        self.pinned = False  # the fd is not closed to save fds
+        self.parent: Inode | None = None
+        self.name = b""
+        self.children = 0  # inodes whose parent is this
+        self.lookups = 0  # references of the kernel
+        self.node: NodeId = NO_NODE  # in the history, once known
+        self.last = Seq(0)  # the last operation that concerned it
+        self.unlinked = False
+        self.handles: list[Handle] | None = None  # open for writing
+        self.frozen: list[FrozenFile] | None = None  # contents being recorded
+        self.recorded_size = 0  # bytes, of the contents last frozen; valid while handles is not None
+
+
+class InodeTable:
+    """All known inodes, by the kernel's id."""
+
+    def __init__(
+        self, root_fd: int, *, committed: Callable[[], Seq], most_fds: int | None = None
+    ) -> None:
+        """Start with the root, held by *root_fd*, which stays the caller's.
+
+        *committed* tells the last version in the store: until an inode's last operation is there,
+        only this table knows which node it is.
+        """
+        self._committed = committed
+        self._lingering: deque[Inode] = deque()
+        status = os.fstat(root_fd)
+        self.root = Inode(ROOT_ID, status)
+        self.root.fd = root_fd
+        self.root.pinned = True
+        self.root.lookups = 1
+        self._by_id: dict[int, Inode] = {ROOT_ID: self.root}
+        self._devices: dict[int, int] = {status.st_dev: 0}
+        self._open: OrderedDict[Inode, None] = OrderedDict()  # unpinned, least recently used first
+        self._most = most_fds if most_fds is not None else default_fds()
+        self.pinned = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __getitem__(self, number: int) -> Inode:
+        """Return the inode that the kernel calls *number*; raises OSError(ESTALE)."""
+        try:
+            return self._by_id[number]
+        except KeyError:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+
+    def get(self, status: os.stat_result) -> "Inode | None":
+        """Return the known inode with the device and inode number of *status*."""
+        return self._by_id.get(self._number(status))
+
+    def known(self) -> tuple[Inode, ...]:
+        """Return every known inode."""
+        return tuple(self._by_id.values())
+
+    def found(self, parent: Inode, name: bytes, status: os.stat_result) -> Inode:
+        """Return the inode that *name* in *parent* leads to, known from now on."""
+        number = self._number(status)
+        inode = self._by_id.get(number)
+        if inode is None:
+            inode = self._by_id[number] = Inode(number, status)
+            self._place(inode, parent, name)
+        elif inode.parent is None and inode is not self.root:
+            self._place(inode, parent, name)
+        return inode
+
+    def moved(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        """Note that *inode* is now *name* in *parent*."""
+        old = inode.parent
+        self._place(inode, parent, name)
+        if old is not None:
+            old.children -= 1
+            self._drop_if_unused(old)
+
+    def _place(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        inode.parent = parent
+        inode.name = name
+        parent.children += 1
+
+    def _number(self, status: os.stat_result) -> int:
+        device = self._devices.get(status.st_dev)
+        if device is None:
+            device = self._devices[status.st_dev] = len(self._devices)
+        if device:
+            return status.st_ino ^ (device << 48)
+        if status.st_ino == self.root.ino:
+            return ROOT_ID
+        return status.st_ino if status.st_ino != ROOT_ID else _SECOND_ONE
+
+    # File descriptors
+
+    def fd(self, inode: Inode) -> int:
+        """Return an O_PATH fd of *inode*, valid until the next call; raises OSError."""
+        if inode.fd >= 0:
+            if not inode.pinned:
+                self._open.move_to_end(inode)
+            return inode.fd
+        chain = [inode]
+        while (parent := chain[-1].parent) is not None and parent.fd < 0:
+            chain.append(parent)
+        for step in reversed(chain):
+            self._reopen(step)
+        return inode.fd
+
+    def _reopen(self, inode: Inode) -> None:
+        if inode.parent is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        fd = self._open_path(inode.name, inode.parent.fd)
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != (inode.dev, inode.ino):
+            os.close(fd)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        inode.fd = fd
+        self._open[inode] = None
+        if len(self._open) > self._most:
+            self._close_oldest(keep=inode)
+
+    def _open_path(self, name: bytes, directory: int) -> int:
+        try:
+            return os.open(name, O_PATH, dir_fd=directory)
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                raise
+        # The application holds the fds that the bound left for it: give back half of ours,
+        # but not the directory that is being walked.
+        for inode in list(self._open)[: max(1, len(self._open) // 2)]:
+            if inode.fd != directory:
+                self._close(inode)
+        return os.open(name, O_PATH, dir_fd=directory)
+
+    def _close_oldest(self, *, keep: Inode) -> None:
+        oldest = next(iter(self._open))
+        if oldest is not keep:
+            self._close(oldest)
+
+    def _close(self, inode: Inode) -> None:
+        del self._open[inode]
+        os.close(inode.fd)
+        inode.fd = -1
+
+    def spare_fds(self) -> bool:
+        """Close what can be opened again, because an open failed for want of fds; False if nothing."""
+        if not self._open:
+            return False
+        for inode in list(self._open):
+            self._close(inode)
+        return True
+
+    def pair(self, first: Inode, second: Inode) -> tuple[int, int]:
+        """Return O_PATH fds of both, valid until the next call; raises OSError."""
+        fd = self.fd(first)
+        if first.pinned:
+            return fd, self.fd(second)
+        del self._open[first]
+        first.pinned = True
+        try:
+            return fd, self.fd(second)
+        finally:
+            first.pinned = False
+            self._open[first] = None
+
+    def pin(self, inode: Inode) -> None:
+        """Hold *inode* by an fd until the kernel forgets it: its name is about to go."""
+        if inode.pinned:
+            return
+        self.fd(inode)
+        del self._open[inode]
+        inode.pinned = True
+        self.pinned += 1
+
+    def unnamed(self, inode: Inode) -> None:
+        """Note that the name by which *inode* is known is gone; it must be pinned."""
+        parent, inode.parent = inode.parent, None
+        if parent is not None:
+            parent.children -= 1
+            self._drop_if_unused(parent)
+
+    # References
+
+    def forget(self, inode: Inode, lookups: int) -> None:
+        """Take back *lookups* references of the kernel."""
+        inode.lookups -= lookups
+        self._drop_if_unused(inode)
+
+    def _drop_if_unused(self, inode: Inode) -> None:
+        while inode.lookups <= 0 and inode.children == 0 and inode is not self.root:
+            if self._by_id.get(inode.id) is not inode or inode.handles:
+                return
+            if inode.last > self._committed() and not inode.unlinked:
+                self._lingering.append(inode)
+                return
+            self._drop(inode)
+            parent, inode.parent = inode.parent, None
+            if parent is None:
+                return
+            parent.children -= 1
+            inode = parent
+
+    def sweep(self) -> None:
+        """Forget what only waited for its last operation to be committed."""
+        for _ in range(len(self._lingering)):
+            self._drop_if_unused(self._lingering.popleft())
+
+    def _drop(self, inode: Inode) -> None:
+        del self._by_id[inode.id]
+        if inode.fd >= 0:
+            if inode.pinned:
+                self.pinned -= 1
+                os.close(inode.fd)
+                inode.fd = -1
+            else:
+                self._close(inode)
+
+    def close(self) -> None:
+        """Close every fd but the root's."""
+        for inode in self.known():
+            if inode is not self.root and inode.fd >= 0:
+                os.close(inode.fd)
+                inode.fd = -1
+        self._open.clear()
+
+
+def default_fds() -> int:
+    """Return how many fds inodes may hold: half of the limit, the rest is for open files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, min(soft // 2, 8192))
