@@ -1,0 +1,44 @@
+"""The settings of one mount, complete and checked: what every layer above is constructed from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+Snapdir = Literal["hidden", "visible", "disabled"]
+Engine = Literal["auto", "pyfuse3"]
+Io = Literal["strict"]
+HashAlgo = Literal["blake3", "sha256"]
+Prefer = Literal["newer", "store", "dir"]
+
+DEFAULT_STATE_DIR: Final = Path("/data")  # the seed's
+DEFAULT_STORE: Final = Path(
+    "/deltas/db"
+)  # the seed's /deltas/db.bolt; the store is a directory here
+DEFAULT_METRICS_ADDR: Final = ":9911"  # the seed's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountSettings:
+    """Everything that a mount is made with."""
+
+    state_dir: Path  # backing directory, absolute
+    mountpoint: Path  # absolute; may be the state_dir itself
+    store: Path  # absolute; need not exist
+    allow_other: bool = False
+    read_only: bool = False
+    suid: bool = False
+    dev: bool = False
+    exec: bool = True
+    noatime: bool = False
+    sync: bool = False
+    dirsync: bool = False
+    snapdir: Snapdir = "hidden"
+    engine: Engine = "auto"
+    io: Io = "strict"
+    fsname: str = "dkfs"  # the source shown in mountinfo; mount -a compares it with fstab
+    capture_interval_s: float = 1.0  # seconds, > 0: how often files that stay open get a version
+    hash_algo: HashAlgo = "blake3"  # of a new store; an existing one keeps its own
+    metrics_addr: str | None = DEFAULT_METRICS_ADDR  # None: no metrics
+    log_file: Path | None = None  # None: stderr
+    debug: bool = False
+    prefer: Prefer = "newer"  # who wins at a mount when the state_dir and the store differ

@@ -1,0 +1,69 @@
+"""Texts that users give, turned into values; a bad one is one UsageError that says where it came from."""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from dkfs.errors import UsageError
+
+T = TypeVar("T", bound=str)
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_DURATION: Final = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<unit>ms|s|m|h|)")
+_UNIT_S: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value as somebody wrote it."""
+
+    text: str
+    where: str  # for messages: "--store", "-o store", "DKFS_STORE", "store in /etc/dkfs.toml"
+
+
+def boolean(given: Given) -> bool:
+    """Return the truth value of *given*; raises UsageError."""
+    text = given.text.lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise UsageError(f"{given.where}: {given.text!r}, expected true or false")
+
+
+def seconds(given: Given) -> float:
+    """Return a positive time in seconds: 2, 0.5, 500ms, 1s, 5m; raises UsageError."""
+    match = _DURATION.fullmatch(given.text)
+    value = float(match["number"]) * _UNIT_S[match["unit"]] if match else 0.0
+    if not 0.0 < value < math.inf:
+        raise UsageError(f"{given.where}: {given.text!r}, expected a time such as 0.5, 500ms or 2s")
+    return value
+
+
+def path(given: Given, *, base: Path) -> Path:
+    """Return *given* as an absolute path, relative to *base*, the links of all but its last part resolved.
+
+    The last part stays as it is, so that a link in its place can be seen; raises UsageError.
+    """
+    if not given.text or "\0" in given.text:
+        raise UsageError(f"{given.where}: {given.text!r}, expected a path")
+    full = base / given.text
+    if full.name in ("", ".."):
+        return Path(os.path.realpath(full))
+    return Path(os.path.realpath(full.parent), full.name)
+
+
+def choice(given: Given, allowed: Sequence[T], *, later: Sequence[str] = ()) -> T:
+    """Return the one of *allowed* that *given* names; those of *later* are refused as not yet built."""
+    for value in allowed:
+        if given.text == value:
+            return value
+    expected = " or ".join(allowed)
+    if given.text in later:
+        raise UsageError(f"{given.where}={given.text} is not in this release, expected {expected}")
+    raise UsageError(f"{given.where}: {given.text!r}, expected {expected}")

@@ -1,0 +1,1 @@
+"""Numbers about a running mount, for Prometheus: counted without global state, served over HTTP."""
