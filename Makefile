@@ -70,7 +70,7 @@ mypy: setup
 
 .PHONY: layers
 layers: setup
-	@$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: fast-tests
 fast-tests: setup
