@@ -1,0 +1,1 @@
+"""Pure rules and records: nothing here reaches outside the process."""
