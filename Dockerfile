@@ -22,10 +22,9 @@ RUN apt-get update \
 COPY --from=build /usr/local/lib/dkfs /usr/local/lib/dkfs
 COPY mount-helpers/mount.fuse.dkfs mount-helpers/umount.fuse.dkfs /sbin/
 RUN ln -s ../lib/dkfs/bin/dkfs /usr/local/bin/dkfs
-ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    DKFS_STATE_DIR=/state \
-    DKFS_STORE=/deltas
-RUN mkdir /state /deltas
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+# dkfs's defaults: the application's files are mounted at /data, their history is in /deltas/db.
+RUN mkdir /data /deltas
 VOLUME /deltas
 # dkfs forwards signals to the application and waits until everything is recorded: give it time to.
 STOPSIGNAL SIGTERM

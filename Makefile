@@ -40,14 +40,14 @@ packages:
 	if [ -n "$$missing" ]; then \
 	    echo "installing Debian packages:" $$missing; \
 	    sudo=; if [ "$$(id -u)" -ne 0 ]; then sudo=sudo; fi; \
-	    $$sudo apt-get update -qq; \
-	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	    $$sudo apt-get update -qq >/dev/null; \
+	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 
 $(STAMP): pyproject.toml constraints.txt | packages
 	$(PYTHON) -m venv --system-site-packages $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
+	$(BIN)/python -m pip install -qq --upgrade --constraint constraints.txt pip
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt \
 	    --group dev --editable .
 	touch $@
 
@@ -108,8 +108,8 @@ bench: setup  ## the speed of a raw directory, a plain pass-through and dkfs, si
 .PHONY: install
 install: packages  ## install dkfs below PREFIX (/usr/local) and the mount(8) helpers in SBINDIR (/sbin); honours DESTDIR
 	$(PYTHON) -m venv --clear --system-site-packages "$(DESTDIR)$(INSTALLED)"
-	"$(DESTDIR)$(INSTALLED)/bin/python" -m pip install --quiet --upgrade --constraint constraints.txt pip
-	"$(DESTDIR)$(INSTALLED)/bin/python" -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt .
+	"$(DESTDIR)$(INSTALLED)/bin/python" -m pip install -qq --upgrade --constraint constraints.txt pip
+	"$(DESTDIR)$(INSTALLED)/bin/python" -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt .
 	"$(DESTDIR)$(INSTALLED)/bin/python" -m pip uninstall --quiet --yes pip
 	rm -f "$(DESTDIR)$(INSTALLED)"/bin/[Aa]ctivate*
 	sed -i '1s|^#!.*|#!$(INSTALLED)/bin/python|' "$(DESTDIR)$(INSTALLED)/bin/dkfs"

@@ -47,9 +47,9 @@ copy_settings() {
     for path in /etc/apt/{sources.list,sources.list.d,apt.conf.d,auth.conf.d,keyrings,preferences.d,trusted.gpg.d} \
         /etc/pip.conf /etc/xdg/pip /etc/ssl/certs /usr/local/share/ca-certificates /usr/share/keyrings \
         /etc/resolv.conf /etc/hosts; do
+        rm -rf "${root:?}$path"
         if [ -e "$path" ]; then
             mkdir -p "$root$(dirname "$path")"
-            rm -rf "${root:?}$path"
             cp -a "$(realpath "$path")" "$root$path"
         fi
     done

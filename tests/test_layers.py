@@ -17,6 +17,7 @@ ASYNC_LAYERS = {"fuse", "watch", "metrics", "csi", "web", "daemon"}
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
 EVERYTHING = {"Exception", "BaseException"}
+REASON = re.compile(r"# noqa: BLE001 -+ \w+")  # the few edges that must, each says why
 
 # Written in pieces, so that this file does not name them either.
 REGISTRY_HOSTS = (
@@ -162,7 +163,7 @@ def test_functions_are_short() -> None:
     assert found == []
 
 
-def test_no_handler_catches_everything_and_goes_on() -> None:
+def test_no_handler_catches_everything_without_a_reason() -> None:
     found = [
         f"{path}:{node.lineno}"
         for path, text in python_files("dkfs", "tests", "bench")
@@ -170,6 +171,7 @@ def test_no_handler_catches_everything_and_goes_on() -> None:
         if isinstance(node, ast.ExceptHandler)
         if node.type is None or (isinstance(node.type, ast.Name) and node.type.id in EVERYTHING)
         if not isinstance(node.body[-1], ast.Raise)
+        if not REASON.search(text.splitlines()[node.lineno - 1])
     ]
 
     assert found == []
