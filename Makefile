@@ -110,7 +110,7 @@ install: packages  ## install dkfs below PREFIX (/usr/local) and the mount(8) he
 	$(PYTHON) -m venv --clear --system-site-packages "$(DESTDIR)$(INSTALLED)"
 	"$(DESTDIR)$(INSTALLED)/bin/python" -m pip install -qq --upgrade --constraint constraints.txt pip
 	"$(DESTDIR)$(INSTALLED)/bin/python" -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt .
-	"$(DESTDIR)$(INSTALLED)/bin/python" -m pip uninstall --quiet --yes pip
+	"$(DESTDIR)$(INSTALLED)/bin/python" -m pip uninstall -qq --yes setuptools pip
 	rm -f "$(DESTDIR)$(INSTALLED)"/bin/[Aa]ctivate*
 	sed -i '1s|^#!.*|#!$(INSTALLED)/bin/python|' "$(DESTDIR)$(INSTALLED)/bin/dkfs"
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(SBINDIR)"

@@ -72,7 +72,7 @@ done
 same "editor: app.conf saved 3 times" "$(tail -n 1 "$mnt/app.conf")" "workers = 3"
 
 library=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
-tar --create --file "$work/source.tar" --directory "$library" --exclude=__pycache__ --exclude='config-*' --exclude=dist-packages .
+tar --create --file "$work/source.tar" --directory "$library" --exclude=__pycache__ --exclude='config-*' --exclude='*-packages' .
 files=$(tar --list --file "$work/source.tar" | grep -vc '/$')
 start=$(now_ms)
 mkdir "$mnt/source"

@@ -17,7 +17,7 @@ def dkfs(
     *args: str | Path, check: bool = True, cwd: Path | None = None, store: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end; with *check*, a status other than 0 fails the test."""
-    environment = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+    environment = dict(os.environ, PYTHONPATH=str(CHECKOUT), DKFS_METRICS_ADDR="")
     if store is not None:
         environment["DKFS_STORE"] = str(store)
     process = subprocess.run(
