@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.mounting import Mounted, mounts_below, wait_for_end
 
@@ -25,6 +26,11 @@ def pytest_configure() -> None:
     for name in [n for n in os.environ if n.startswith(("DKFS_", "DIFFKEEPER_"))]:
         del os.environ[name]
     os.environ[_RUN_VARIABLE] = _RUN
+    # How long an example takes says something of the machine, not of dkfs.
+    settings.register_profile(
+        "dkfs", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("dkfs")
 
 
 # ---- the log

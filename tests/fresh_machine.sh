@@ -54,15 +54,15 @@ copy_settings() {
         fi
     done
     if [ -d "$HOME/.config/pip" ]; then
-        mkdir -p "$root/root/.config"
-        cp -a "$HOME/.config/pip" "$root/root/.config/pip"
+        mkdir -p "$root$HOME/.config"
+        cp -a "$HOME/.config/pip" "$root$HOME/.config/pip"
     fi
 }
 
 inside() {
     local -a settings
     mapfile -t settings < <(env | grep -E '^(PIP_|SSL_CERT_|[A-Za-z]+_(proxy|PROXY)=|(REQUESTS|CURL)_CA_BUNDLE=|GIT_SSL_CAINFO=)')
-    chroot "$root" env -i HOME=/root TERM=dumb LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    chroot "$root" env -i "HOME=$HOME" TERM=dumb LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         "${settings[@]}" "$@" </dev/null
 }
 
