@@ -1,0 +1,7 @@
+"""The store: everything dkfs keeps on disk, and the only package that imports lmdb, blake3 and zstandard."""
+
+from dkfs.store.reader import Reader
+from dkfs.store.store import Store, StoreSize
+from dkfs.store.writer import Writer
+
+__all__ = ["Reader", "Store", "StoreSize", "Writer"]

@@ -1,0 +1,109 @@
+"""Blobs: their names, and the form in which they are stored.
+
+Nothing is handed out that was not hashed again, and nothing is decompressed into more bytes than were recorded.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from typing import Final, Literal
+
+import blake3
+import zstandard
+
+from dkfs.core.codec import PLAIN, ZSTD, BlobLocation
+from dkfs.errors import CorruptError, StoreError, StoreFormatError
+from dkfs.model.ids import BlobId
+from dkfs.store.segments import SegmentReader, damaged
+
+HashAlgo = Literal["blake3", "sha256"]
+
+BLOB_LIMIT: Final = 1 << 30  # bytes, plain
+_LEVEL: Final = 1
+_WORTH_TRYING: Final = 64  # bytes; below this the frame's header eats the gain
+
+_decompressors = threading.local()
+
+
+def _blake3(data: bytes) -> bytes:
+    return blake3.blake3(data).digest()
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+_HASHES: Final[dict[str, Callable[[bytes], bytes]]] = {"blake3": _blake3, "sha256": _sha256}
+
+
+def hash_function(algo: str) -> Callable[[bytes], bytes]:
+    """Return the function that names blobs; raises StoreFormatError."""
+    try:
+        return _HASHES[algo]
+    except KeyError:
+        known = " or ".join(_HASHES)
+        raise StoreFormatError(f"store with hash algorithm {algo!r}, need {known}") from None
+
+
+class Encoder:
+    """Turns plain bytes into stored bytes; used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._compressor = zstandard.ZstdCompressor(
+            level=_LEVEL, write_content_size=True, write_checksum=False
+        )
+
+    def encode(self, data: bytes) -> tuple[int, bytes]:
+        """Return the encoding and the stored form of *data*, whichever is smaller; raises StoreError."""
+        if len(data) < _WORTH_TRYING:
+            return PLAIN, data
+        if len(data) > BLOB_LIMIT:
+            raise StoreError(f"blob of {len(data)} bytes, the limit is {BLOB_LIMIT}")
+        stored = self._compressor.compress(data)
+        return (ZSTD, stored) if len(stored) < len(data) else (PLAIN, data)
+
+
+def decode(stored: bytes, location: BlobLocation) -> bytes:
+    """Return the plain form of *stored*, not yet verified; raises CorruptError."""
+    if location.encoding == PLAIN:
+        return stored
+    # decompress() allocates what the frame asks for, not what max_output_size allows, whenever the frame declares its
+    # size (python-zstandard issue 332).
+    try:
+        declared = zstandard.frame_content_size(stored)
+        if declared != location.length or declared > BLOB_LIMIT:
+            raise CorruptError(f"zstd frame of {declared} bytes, need {location.length}")
+        return _decompressor().decompress(stored, allow_extra_data=False)
+    except zstandard.ZstdError as exc:
+        raise CorruptError(f"zstd frame of {len(stored)} bytes: {exc}") from exc
+
+
+class BlobSource:
+    """Reads blobs from segments; may be used by many threads."""
+
+    def __init__(self, segments: SegmentReader, hash_data: Callable[[bytes], bytes]) -> None:
+        self._segments = segments
+        self.hash_data = hash_data
+
+    def read(self, blob: BlobId, location: BlobLocation) -> bytes:
+        """Return the bytes that *blob* names, verified; raises CorruptError, StoreError."""
+        stored = self._segments.read(location, blob)
+        try:
+            data = decode(stored, location)
+        except CorruptError as exc:
+            raise damaged(blob, location, str(exc)) from exc
+        if self.hash_data(data) != blob:
+            raise damaged(blob, location, "the contents do not match the hash")
+        return data
+
+    def close(self) -> None:
+        """Close the files; they are opened again when needed."""
+        self._segments.close()
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """Return this thread's own: one must not be used by two threads at once."""
+    found: zstandard.ZstdDecompressor | None = getattr(_decompressors, "one", None)
+    if found is None:
+        found = _decompressors.one = zstandard.ZstdDecompressor()
+    return found

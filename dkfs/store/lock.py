@@ -1,0 +1,61 @@
+"""The lock of a store: one writer at a time, and never a stale one.
+
+The lock is flock(2) on STORE/LOCK, so the kernel takes it back when the holder dies, however it dies. The pid inside
+the file is only for the message. The file is never removed: a lock on an unlinked file would exclude nobody.
+"""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from dkfs.errors import StoreBusyError, StoreError
+
+LOCK_NAME = "LOCK"
+
+
+class StoreLock:
+    """Held from construction to close()."""
+
+    def __init__(self, store: Path) -> None:
+        """Take the lock of *store*; raises StoreBusyError, naming the holder, or StoreError."""
+        try:
+            self._fd = os.open(
+                store / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
+        except OSError as exc:
+            raise StoreError(f"store {store} cannot be written: {exc.strerror}") from exc
+        try:
+            self._take(store)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the next writer in."""
+        if self._fd >= 0:
+            # The pid must go before the lock does, or it could wipe out the next holder's.
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _take(self, store: Path) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            if exc.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                raise StoreError(f"store {store} cannot be locked: {exc.strerror}") from exc
+            holder = os.pread(self._fd, 32, 0).strip().decode(errors="replace")
+            raise StoreBusyError(
+                f"store {store} is in use by process {holder or '(not known)'}"
+            ) from None
+        os.fchmod(self._fd, 0o600)  # the umask may have taken bits away
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)

@@ -1,0 +1,276 @@
+"""A consistent view of the store: one LMDB read transaction.
+
+The state as of version N is the row with the greatest version <= N of a node or name, found by one seek.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
+
+import lmdb
+
+from dkfs.core import codec
+from dkfs.errors import CorruptError
+from dkfs.model.ids import NO_NODE, ROOT, BlobId, NodeId, Seq
+from dkfs.model.node import NodeState
+from dkfs.model.operation import LogRecord, OpKind, Tag
+from dkfs.store.blobs import BlobSource
+from dkfs.store.index import Index, index_error
+from dkfs.store.rows import (
+    CLEAN_KEY,
+    NAME_LIMIT,
+    NEXT_NODE_KEY,
+    NODE_KEY,
+    SEQ,
+    TAIL,
+    TAIL_KEY,
+    name_key,
+    split_name_key,
+    tag_key,
+    unseal,
+)
+from dkfs.store.segments import Tail
+
+if TYPE_CHECKING:
+    Cursor = lmdb.Cursor[bytes]
+
+_GREATEST_SEQ = b"\xff" * 8
+_MOVES = {int(kind): kind for kind in (OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO)}
+
+
+class Reader:
+    """One view of the store, for one thread; everything read through it is of the same instant."""
+
+    def __init__(self, index: Index, blobs: BlobSource, *, write: bool = False) -> None:
+        """Begin the view; made by Store.read()."""
+        self._tables = index.tables
+        self._blobs = blobs
+        self._txn = index.begin(write=write)
+        self._cursors: dict[str, Cursor] = {}
+        self._last: Seq | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the view; iterators that are not finished end with StoreError."""
+        self._txn.abort()
+
+    @property
+    def last(self) -> Seq:
+        """The newest version; 0 when the store is empty."""
+        if self._last is None:
+            self._last = Seq(int.from_bytes(self._last_key("log"), "big"))
+        return self._last
+
+    def record(self, seq: Seq) -> LogRecord | None:
+        """Return the log record of version *seq*, None if there is none; raises CorruptError."""
+        key = SEQ.pack(seq)
+        data = self._get("log", key)
+        return None if data is None else codec.decode_log(seq, data)
+
+    def log(self, first: Seq, last: Seq, *, reverse: bool = False) -> Iterator[LogRecord]:
+        """Yield the log records from *first* to *last*, both included; raises CorruptError."""
+        for key, data in self._range("log", SEQ.pack(first), SEQ.pack(last), reverse=reverse):
+            yield codec.decode_log(Seq(int.from_bytes(key, "big")), data)
+
+    def node(self, node: NodeId, at: Seq) -> NodeState | None:
+        """Return the state of *node* as of *at*, None before its first; raises CorruptError."""
+        found = self.node_seq(node, at)
+        return None if found is None else found[1]
+
+    def node_seq(self, node: NodeId, at: Seq) -> tuple[Seq, NodeState] | None:
+        """Return the same as node(), with the version that made it."""
+        found = self._floor("nodes", NODE_KEY.pack(node, at))
+        if found is None:
+            return None
+        key, data = found
+        return Seq(int.from_bytes(key[8:], "big")), codec.decode_node(data)
+
+    def node_versions(
+        self, node: NodeId, first: Seq = Seq(1), last: Seq | None = None
+    ) -> Iterator[tuple[Seq, NodeState]]:
+        """Yield every state that *node* was given from *first* to *last*, with its version."""
+        start = NODE_KEY.pack(node, first)
+        end = NODE_KEY.pack(node, self.last if last is None else last)
+        for key, data in self._range("nodes", start, end):
+            yield Seq(int.from_bytes(key[8:], "big")), codec.decode_node(data)
+
+    def child(self, parent: NodeId, name: bytes, at: Seq) -> NodeId:
+        """Return the node that *name* in *parent* led to as of *at*, or NO_NODE."""
+        if len(name) > NAME_LIMIT or b"\0" in name:
+            return NO_NODE
+        found = self._floor("names", name_key(parent, name, at))
+        return NO_NODE if found is None else _node_id(found[1])
+
+    def children(self, parent: NodeId, at: Seq) -> Iterator[tuple[bytes, NodeId]]:
+        """Yield the names in *parent* as of *at* with their nodes, in byte order."""
+        prefix = SEQ.pack(parent)
+        cursor = self._new_cursor("names")
+        try:
+            more = cursor.set_range(prefix)
+            while more:
+                key, value = cursor.item()
+                if key[:8] != prefix:
+                    return
+                name, seq = split_name_key(key)
+                stem = key[:-8]
+                # Most names were made once and never changed: then the row at hand is the one, and the next is next.
+                more = cursor.next()
+                if more and cursor.key()[:-8] == stem:
+                    more = cursor.set_range(stem + _GREATEST_SEQ)
+                    found = self._floor("names", stem + SEQ.pack(at))
+                    child = NO_NODE if found is None else _node_id(found[1])
+                elif seq > at:
+                    continue
+                else:
+                    child = _node_id(unseal("names", key, value))
+                if child:
+                    yield name, child
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def child_versions(self, parent: NodeId, name: bytes) -> Iterator[tuple[Seq, NodeId]]:
+        """Yield what *name* in *parent* led to over time, oldest first; NO_NODE where it was removed."""
+        if len(name) > NAME_LIMIT or b"\0" in name:
+            return
+        start = name_key(parent, name, 0)
+        for key, data in self._range("names", start, start[:-8] + _GREATEST_SEQ):
+            yield Seq(int.from_bytes(key[-8:], "big")), _node_id(data)
+
+    def has_blob(self, blob: BlobId) -> bool:
+        """Return whether *blob* is in the store."""
+        return self._get("blobs", blob) is not None
+
+    def blob(self, blob: BlobId) -> bytes:
+        """Return the bytes that *blob* names, verified; raises CorruptError if damaged or missing."""
+        data = self._get("blobs", blob)
+        if data is None:
+            raise CorruptError(f"blob {blob.hex()} is not in the store")
+        return self._read(blob, codec.decode_blob_location(data))
+
+    def tag(self, name: str) -> Tag | None:
+        """Return the tag *name*, None if there is none."""
+        data = self._get("tags", tag_key(name))
+        return None if data is None else codec.decode_tag(data)
+
+    def tags(self) -> Iterator[Tag]:
+        """Yield every tag, by name."""
+        for _, data in self._range("tags", b"\0", None):
+            yield codec.decode_tag(data)
+
+    def moves(self) -> Iterator[tuple[Seq, OpKind]]:
+        """Yield every ROLLBACK, UNDO and REDO with its version, oldest first."""
+        for key, data in self._range("moves", SEQ.pack(0), None):
+            kind = _MOVES.get(data[0]) if len(data) == 1 else None
+            if kind is None:
+                raise CorruptError(f"index: moves row {key.hex()} holds {data.hex()}")
+            yield Seq(int.from_bytes(key, "big")), kind
+
+    def next_node(self) -> NodeId:
+        """Return the smallest node id that was never used."""
+        data = self._get("meta", NEXT_NODE_KEY)
+        return ROOT if data is None else NodeId(int.from_bytes(data, "big"))
+
+    def clean(self) -> bool:
+        """Return whether the last writer ended cleanly."""
+        return self._get("meta", CLEAN_KEY) == b"\1"
+
+    def tail(self) -> Tail:
+        """Return where the next record of the segments goes."""
+        data = self._get("meta", TAIL_KEY)
+        if data is None:
+            return Tail(0, 0, 0)
+        if len(data) != TAIL.size:
+            raise CorruptError(f"index: tail of {len(data)} bytes, need {TAIL.size}")
+        return Tail(*TAIL.unpack(data))
+
+    def version_at(self, time_ns: int) -> Seq:
+        """Return the newest version whose time is not after *time_ns*, 0 if there is none."""
+        low, high = 0, int(self.last)
+        while low < high:
+            middle = (low + high + 1) // 2
+            data = self._get("log", SEQ.pack(middle))
+            if data is None:
+                raise CorruptError(f"index: version {middle} is missing in the log")
+            if codec.log_time_ns(data) <= time_ns:
+                low = middle
+            else:
+                high = middle - 1
+        return Seq(low)
+
+    def _read(self, blob: BlobId, location: codec.BlobLocation) -> bytes:
+        return self._blobs.read(blob, location)
+
+    def _get(self, table: str, key: bytes) -> bytes | None:
+        try:
+            value = self._txn.get(key, db=self._tables[table])
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+        return None if value is None else unseal(table, key, value)
+
+    def _floor(self, table: str, key: bytes) -> tuple[bytes, bytes] | None:
+        """Return the row with the greatest key <= *key* that differs from it in the last 8 bytes at most."""
+        try:
+            cursor = self._cursors.get(table)
+            if cursor is None:
+                cursor = self._cursors[table] = self._new_cursor(table)
+            if cursor.set_range(key):
+                found = cursor.key()
+                if found == key:
+                    return key, unseal(table, key, cursor.value())
+                is_there = cursor.prev()
+            else:
+                is_there = cursor.last()
+            if not is_there:
+                return None
+            found, value = cursor.item()
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+        if found[:-8] != key[:-8]:
+            return None
+        return found, unseal(table, found, value)
+
+    def _range(
+        self, table: str, start: bytes, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows with start <= key <= end, None: to the end of the table."""
+        cursor = self._new_cursor(table)
+        try:
+            if reverse and end is not None:
+                more = cursor.set_range(end)
+                if not more:
+                    more = cursor.last()
+                elif cursor.key() != end:
+                    more = cursor.prev()
+            else:
+                more = cursor.set_range(start)
+            while more:
+                key, value = cursor.item()
+                if key < start if reverse else end is not None and key > end:
+                    return
+                yield key, unseal(table, key, value)
+                more = cursor.prev() if reverse else cursor.next()
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def _last_key(self, table: str) -> bytes:
+        cursor = self._new_cursor(table)
+        try:
+            return cursor.key() if cursor.last() else b""
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def _new_cursor(self, table: str) -> "Cursor":
+        try:
+            return self._txn.cursor(self._tables[table])
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+
+def _node_id(data: bytes) -> NodeId:
+    if len(data) != 8:
+        raise CorruptError(f"index: names row of {len(data)} bytes, need 8")
+    return NodeId(int.from_bytes(data, "big"))

@@ -1,0 +1,316 @@
+"""Segment files: append-only runs of blob records, and the only module that reads or writes them.
+
+A segment is a header, records, and a footer once it is full. Nothing before the tail that the index knows is ever
+written again; what lies behind it is the rest of a transaction that never was, and is cut off.
+"""
+
+import logging
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from dkfs.core.codec import BlobLocation
+from dkfs.errors import CorruptError, StoreError
+from dkfs.model.ids import BlobId
+
+SEGMENTS_NAME: Final = "segments"
+SEGMENT_LIMIT: Final = 256 * 1024 * 1024  # bytes; a segment is sealed when it has this many
+
+FORMAT: Final = 1
+MAGIC: Final = b"dkfs-seg"
+HEADER: Final = struct.Struct(">8sII16s")  # magic, format, number, store uuid; then CRC-32 of these
+RECORD: Final = struct.Struct(">IIBI32s")  # stored length, CRC-32, encoding, plain length, blob id
+FOOTER: Final = struct.Struct(">II8sQQ")  # 0xffffffff, CRC-32, magic, records, length of all before
+HEADER_SIZE: Final = HEADER.size + 4
+_FOOTER_MARK: Final = 0xFFFF_FFFF
+_FOOTER_MAGIC: Final = b"dkfs-end"
+
+_BUFFER_LIMIT: Final = 1024 * 1024  # bytes held back before they are written
+_CACHED_FDS: Final = 64
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Where the next record goes: what the index knows of the newest segment."""
+
+    segment: int  # 0: there is none yet
+    length: int  # bytes
+    records: int
+
+
+class SegmentReader:
+    """Reads records of a store's segments; may be used by many threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files: dict[int, _OpenFile] = {}
+
+    def read(self, location: BlobLocation, blob: BlobId) -> bytes:
+        """Return the stored bytes of *blob*, unverified; raises CorruptError, StoreError."""
+        need = RECORD.size + location.stored_length
+        try:
+            record = os.pread(self._file(location.segment).fd, need, location.offset)
+        except FileNotFoundError:
+            raise damaged(blob, location, "the segment is missing") from None
+        except OSError as exc:
+            raise StoreError(
+                f"segment {location.segment} cannot be read at {location.offset}: {exc.strerror}"
+            ) from exc
+        if len(record) != need:
+            raise damaged(blob, location, f"{len(record)} bytes left, need {need}")
+        stored_length, _, encoding, length, found = RECORD.unpack_from(record)
+        if (stored_length, encoding, length, found) != (
+            location.stored_length,
+            location.encoding,
+            location.length,
+            blob,
+        ):
+            raise damaged(blob, location, "the record's header is not that of the blob")
+        return record[RECORD.size :]
+
+    def close(self) -> None:
+        """Close every file."""
+        self._files.clear()
+
+    def _file(self, segment: int) -> "_OpenFile":
+        found = self._files.get(segment)
+        if found is None:
+            if len(self._files) >= _CACHED_FDS:
+                # Another thread may be reading from one: each is closed when its last user lets go.
+                self._files.clear()
+            found = self._files[segment] = _OpenFile(segment_path(self._directory, segment))
+        return found
+
+
+class SegmentWriter:
+    """Appends records behind the tail; used by the one writer of a store, one transaction at a time."""
+
+    def __init__(self, directory: Path, uuid: bytes, tail: Tail, *, limit: int) -> None:
+        """Cut off what is behind *tail*; raises StoreError."""
+        self._directory = directory
+        self._uuid = uuid
+        self._limit = limit
+        self._fd = -1
+        self.kept = tail  # the tail as the index knows it
+        self._segment, self._length, self._records = tail.segment, tail.length, tail.records
+        self._buffer = bytearray()
+        self._unsynced: list[int] = []  # fds of files written since the last sync, newest last
+        self._is_new_file = False
+        self._is_abandoned = False
+        self.restore(tail)
+
+    @property
+    def tail(self) -> Tail:
+        """Where the next record goes."""
+        return Tail(self._segment, self._length, self._records)
+
+    def append(self, blob: BlobId, stored: bytes, *, encoding: int, length: int) -> BlobLocation:
+        """Add a record, perhaps only to the buffer, and return where it is; raises StoreError."""
+        if self._length >= self._limit or self._fd < 0:
+            self._next_file()
+        location = BlobLocation(self._segment, self._length, len(stored), length, encoding)
+        checksum = _checksum(encoding, length, blob, stored)
+        self._buffer += RECORD.pack(len(stored), checksum, encoding, length, blob)
+        self._buffer += stored
+        self._length += RECORD.size + len(stored)
+        self._records += 1
+        if len(self._buffer) >= _BUFFER_LIMIT:
+            self.flush()
+        return location
+
+    def flush(self) -> None:
+        """Write the buffer to the file, so that it can be read back; raises StoreError."""
+        if self._buffer:
+            self._write(self._buffer, self._length - len(self._buffer))
+            self._buffer = bytearray()
+
+    def sync(self) -> None:
+        """Make all that was appended durable; raises StoreError."""
+        self.flush()
+        # After a failed fdatasync the kernel takes the pages for clean, and the next one would succeed without having
+        # written them: nothing more may go to that file.
+        self._is_abandoned = True
+        with self._failing("synced"):
+            for fd in self._unsynced:
+                os.fdatasync(fd)
+            if self._is_new_file:
+                sync_directory(self._directory)
+        self._is_abandoned = False
+        self._close_unsynced()
+        self._is_new_file = False
+
+    def keep(self) -> None:
+        """Take note that the index now knows the tail."""
+        self.kept = self.tail
+
+    def forget(self) -> None:
+        """Take back what was appended since the last keep()."""
+        if self.tail != self.kept:
+            self.restore(self.kept)
+
+    def ensure_readable(self, location: BlobLocation) -> None:
+        """Write the buffer if what is at *location* is still in it; raises StoreError."""
+        if location.segment == self._segment and location.offset >= self._length - len(
+            self._buffer
+        ):
+            self.flush()
+
+    def restore(self, tail: Tail) -> None:
+        """Continue behind *tail*, which is what the index knows; raises StoreError."""
+        self._buffer = bytearray()
+        self._close_unsynced()
+        self._close_file()
+        self.kept = tail
+        self._segment, self._length, self._records = tail.segment, tail.length, tail.records
+        with self._failing("restored"):
+            for number, path in list_segments(self._directory):
+                if number > tail.segment:
+                    path.unlink()
+            self._open_tail()
+
+    def close(self) -> None:
+        """Close the files; what was not synced is forgotten."""
+        self._close_unsynced()
+        self._close_file()
+
+    def _open_tail(self) -> None:
+        """Open the newest segment for appending, or leave it when it is damaged."""
+        if not self._segment:
+            return
+        path = segment_path(self._directory, self._segment)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            size = 0
+        else:
+            size = os.fstat(fd).st_size
+            if size > self._length:
+                os.ftruncate(fd, self._length)
+            if size >= self._length and not self._is_abandoned:
+                self._fd = fd
+            else:
+                os.close(fd)
+        if size < self._length:
+            log.warning(
+                "segment %s has %d bytes, need %d: blobs are lost", path, size, self._length
+            )
+        self._is_abandoned = False
+
+    def _next_file(self) -> None:
+        if self._fd >= 0:
+            self._seal()
+        with self._failing("made"):
+            number = self._segment + 1
+            path = segment_path(self._directory, number)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._fd = os.open(path, flags, 0o600)
+            os.fchmod(self._fd, 0o600)  # the umask may have taken bits away
+        self._segment, self._records = number, 0
+        self._is_new_file = True
+        header = HEADER.pack(MAGIC, FORMAT, number, self._uuid)
+        self._buffer += header + crc32(header).to_bytes(4, "big")
+        self._length = HEADER_SIZE
+
+    def _seal(self) -> None:
+        body = _FOOTER_MAGIC + struct.pack(">QQ", self._records, self._length)
+        self._buffer += struct.pack(">II", _FOOTER_MARK, crc32(body)) + body
+        self._length += FOOTER.size
+        self.flush()
+        if self._fd not in self._unsynced:
+            self._unsynced.append(self._fd)
+        self._fd = -1
+
+    def _write(self, data: bytes | bytearray, offset: int) -> None:
+        with self._failing("written"), memoryview(data) as view:
+            done = 0
+            while done < len(view):
+                done += os.pwrite(self._fd, view[done:], offset + done)
+        if self._fd not in self._unsynced:
+            self._unsynced.append(self._fd)
+
+    def _close_unsynced(self) -> None:
+        for fd in self._unsynced:
+            if fd != self._fd:
+                os.close(fd)
+        self._unsynced = []
+
+    def _close_file(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise StoreError(
+                f"segment {self._segment} in {self._directory} cannot be {what}: {exc.strerror}"
+            ) from exc
+
+
+class _OpenFile:
+    """A file descriptor that is closed when nobody holds it any more."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, path: Path) -> None:
+        self.fd = -1
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+def segment_path(directory: Path, number: int) -> Path:
+    """Return the path of segment *number*."""
+    return directory / f"{number:08d}.seg"
+
+
+def list_segments(directory: Path) -> list[tuple[int, Path]]:
+    """Return every segment file with its number, in order; other files are ignored."""
+    return sorted(
+        (int(path.stem), path)
+        for path in directory.iterdir()
+        if path.suffix == ".seg" and path.stem.isdecimal()
+    )
+
+
+def check_header(path: Path, number: int, uuid: bytes) -> None:
+    """Raise CorruptError unless the file at *path* is segment *number* of the store *uuid*."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(HEADER_SIZE)
+    except OSError as exc:
+        raise CorruptError(f"segment {path} cannot be read: {exc.strerror}") from exc
+    good = HEADER.pack(MAGIC, FORMAT, number, uuid)
+    if data != good + crc32(good).to_bytes(4, "big"):
+        raise CorruptError(f"segment {path} does not start with the header of segment {number}")
+
+
+def damaged(blob: BlobId, location: BlobLocation, why: str) -> CorruptError:
+    """Return the error that names *blob* and where it is."""
+    return CorruptError(
+        f"blob {blob.hex()} in segment {location.segment} at {location.offset}: {why}"
+    )
+
+
+def _checksum(encoding: int, length: int, blob: BlobId, stored: bytes) -> int:
+    return crc32(stored, crc32(struct.pack(">BI32s", encoding, length, blob)))
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the entries of *directory* durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

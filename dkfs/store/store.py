@@ -1,0 +1,178 @@
+"""The store: a directory with an index, segment files and a lock. See dkfs/docs/format.md for the bytes."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from uuid import UUID, uuid4
+
+from dkfs.errors import ExistsError, StoreError, StoreFormatError
+from dkfs.model.ids import BlobId
+from dkfs.store.blobs import BlobSource, HashAlgo, hash_function
+from dkfs.store.index import INDEX_NAME, Index, check_file, close_index, create_index, open_index
+from dkfs.store.lock import LOCK_NAME, StoreLock
+from dkfs.store.reader import Reader
+from dkfs.store.rows import FORMAT, FORMAT_KEY, HASH_KEY, UUID_KEY, seal
+from dkfs.store.segments import (
+    SEGMENT_LIMIT,
+    SEGMENTS_NAME,
+    SegmentReader,
+    SegmentWriter,
+    list_segments,
+    sync_directory,
+)
+from dkfs.store.writer import Writer, WriteSide
+
+# What a directory may hold that becomes a store: the rest of a creation that was interrupted, and what mkfs leaves.
+_NOT_IN_THE_WAY = {
+    LOCK_NAME,
+    SEGMENTS_NAME,
+    f"{INDEX_NAME}.new",
+    f"{INDEX_NAME}.new-lock",
+    "lost+found",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSize:
+    """How much room a store takes."""
+
+    index_bytes: int
+    segment_bytes: int
+
+
+class Store:
+    """An open store. Close it, or use it as a context manager; do not carry it across a fork."""
+
+    def __init__(
+        self, path: Path, index: Index, lock: StoreLock | None, segment_limit: int
+    ) -> None:
+        """Take over *index* and *lock*; made by Store.open()."""
+        self.path = path
+        self._index = index
+        self._lock = lock
+        self._segments = path / SEGMENTS_NAME
+        self.uuid = UUID(bytes=_meta(index, UUID_KEY))
+        self.hash_algo = _meta(index, HASH_KEY).decode()
+        self._hash = hash_function(self.hash_algo)
+        self._blobs = BlobSource(SegmentReader(self._segments), self._hash)
+        self._write_side: WriteSide | None = None
+        if lock is not None:
+            with self.read() as reader:
+                tail = reader.tail()
+            self._write_side = WriteSide(
+                SegmentWriter(self._segments, self.uuid.bytes, tail, limit=segment_limit)
+            )
+
+    @classmethod
+    def create(cls, path: Path, *, hash_algo: HashAlgo = "blake3") -> None:
+        """Make an empty store at *path*, with the directories above it; raises ExistsError, StoreError.
+
+        The index is what makes a directory a store, and it appears last and at once.
+        """
+        hash_function(hash_algo)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_if_used(path)
+            path.chmod(0o700)  # the umask may have taken bits away
+            with StoreLock(path):
+                _refuse_if_used(path)
+                segments = path / SEGMENTS_NAME
+                segments.mkdir(mode=0o700, exist_ok=True)
+                segments.chmod(0o700)
+                uuid = uuid4().bytes
+                meta = {
+                    FORMAT_KEY: FORMAT.to_bytes(4, "big"),
+                    UUID_KEY: seal(UUID_KEY, uuid),
+                    HASH_KEY: seal(HASH_KEY, hash_algo.encode()),
+                }
+                create_index(path / INDEX_NAME, meta)
+                sync_directory(path)
+            sync_directory(path.parent)
+        except OSError as exc:
+            raise StoreError(f"store {path} cannot be made: {exc.strerror}") from exc
+
+    @classmethod
+    def open(cls, path: Path, *, writable: bool, segment_limit: int = SEGMENT_LIMIT) -> Self:
+        """Open the store at *path*; raises StoreError, StoreFormatError, StoreBusyError, CorruptError.
+
+        For writing, what a crash left behind the tail of the segments is cut off. For reading no lock is taken.
+        """
+        path = path.absolute()
+        if not path.exists():
+            raise StoreError(f"store {path} does not exist")
+        if not path.is_dir():
+            raise StoreFormatError(f"{path} is not a dkfs store: not a directory")
+        check_file(path / INDEX_NAME)
+        lock = StoreLock(path) if writable else None
+        try:
+            index = open_index(path / INDEX_NAME, writable=writable)
+            try:
+                return cls(path, index, lock, segment_limit)
+            except BaseException:
+                close_index(index)
+                raise
+        except BaseException as exc:
+            if lock is not None:
+                lock.close()
+            if isinstance(exc, OSError):
+                raise StoreError(f"store {path} cannot be opened: {exc.strerror}") from exc
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything; views and transactions must have ended."""
+        if self._write_side is not None:
+            self._write_side.output.close()
+            self._write_side = None
+        self._blobs.close()
+        close_index(self._index)
+        if self._lock is not None:
+            self._lock.close()
+
+    def read(self) -> Reader:
+        """Begin a consistent view, to be used as a context manager by one thread; raises StoreError."""
+        return Reader(self._index, self._blobs)
+
+    def write(self) -> Writer:
+        """Begin a transaction when no other is under way, to be used as a context manager; raises StoreError.
+
+        Leaving it normally commits durably, an exception aborts.
+        """
+        if self._write_side is None:
+            raise StoreError(f"store {self.path} is not open for writing")
+        return Writer(self._index, self._blobs, self._write_side)
+
+    def size(self) -> StoreSize:
+        """Return how much room the store takes; raises StoreError."""
+        try:
+            index_bytes = (self.path / INDEX_NAME).stat().st_size
+            segments = [path.stat().st_size for _, path in list_segments(self._segments)]
+        except OSError as exc:
+            raise StoreError(f"store {self.path} cannot be read: {exc.strerror}") from exc
+        return StoreSize(index_bytes, sum(segments))
+
+    def hash(self, data: bytes) -> BlobId:
+        """Return the id that names *data* in this store."""
+        return BlobId(self._hash(data))
+
+
+def _meta(index: Index, key: bytes) -> bytes:
+    value = index.meta(key)
+    if value is None:
+        raise StoreFormatError(f"index {index.path} has no {key.decode()}")
+    return value
+
+
+def _refuse_if_used(path: Path) -> None:
+    names = set(os.listdir(path))
+    if INDEX_NAME in names:
+        raise ExistsError(f"store {path} exists already")
+    others = sorted(names - _NOT_IN_THE_WAY)
+    if others:
+        raise ExistsError(f"{path} is not empty ({others[0]} is in it) and not a store")
