@@ -45,6 +45,13 @@ def seconds(given: Given) -> float:
     return value
 
 
+def count(given: Given) -> int:
+    """Return a whole number of at least 0; raises UsageError."""
+    if not (given.text.isascii() and given.text.isdecimal() and len(given.text) <= 18):
+        raise UsageError(f"{given.where}: {given.text!r}, expected a whole number")
+    return int(given.text)
+
+
 def path(given: Given, *, base: Path) -> Path:
     """Return *given* as an absolute path, relative to *base*, the links of all but its last part resolved.
 

@@ -1,0 +1,64 @@
+"""Show every version of one file, oldest first: version, time, what changed, size, who did it.
+
+    dkfs history FILE [--reverse]
+
+FILE may be gone by now.  `dkfs cat VERSION:FILE` prints what it was.
+
+exit status:
+  0 ok, 2 usage, 3 nothing was ever at FILE, 4 store trouble, 5 damage found
+"""
+
+import argparse
+
+from dkfs.cli.output import emit, json_path, local_time, size_text, utc_time
+from dkfs.cli.parser import Parser, new_parser
+from dkfs.cli.reading import reading
+from dkfs.cli.records import kind_text, origin_json, origin_text, state_json
+from dkfs.history.log import FileVersion, file_history
+
+
+def add_parser() -> Parser:
+    """Return the command's parser."""
+    parser = new_parser("history", __doc__)
+    parser.add_argument("path", metavar="FILE", help="a file or directory, now or then")
+    parser.add_argument("--reverse", action="store_true", help="newest first")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit status."""
+    with reading(args) as view:
+        path = view.location.tree_path(args.path)
+        versions = file_history(view.reader, path)
+        if "reverse" in args:
+            versions = reversed(list(versions))
+        width = len(str(view.reader.last))
+        for version in versions:
+            if "json" in args:
+                emit("version", _json(version), json_path(path))
+            else:
+                print(_line(version, width))
+    return 0
+
+
+def _line(version: FileVersion, width: int) -> str:
+    size = "-" if version.state is None else size_text(version.state.attr.size)
+    fields = ", ".join(version.fields)
+    return (
+        f"{version.seq:>{width}}  {local_time(version.time_ns)}  {version.change}  {size:>10}"
+        f"  {kind_text(version.kind):11}  {origin_text(version.origin):24}  {fields}"
+    ).rstrip()
+
+
+def _json(version: FileVersion) -> dict[str, object]:
+    return {
+        "version": version.seq,
+        "time": utc_time(version.time_ns),
+        "time_ns": version.time_ns,
+        "operation": kind_text(version.kind),
+        "origin": origin_json(version.origin),
+        "change": version.change,
+        "fields": list(version.fields),
+        "node": version.node,
+        "state": None if version.state is None else state_json(version.state),
+    }

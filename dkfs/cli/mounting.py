@@ -1,0 +1,99 @@
+"""The flags of mount, run and replay, dkfs's and the seed's, and the settings they give."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Final
+
+from dkfs.cli.parser import Parser, Switch
+from dkfs.config.options import parse_options
+from dkfs.config.resolve import resolve
+from dkfs.config.seed import SEED_FLAGS
+from dkfs.config.settings import MountSettings
+from dkfs.config.sources import NAMES, Layer, from_environment, from_file, merge
+from dkfs.config.values import Given
+from dkfs.metrics.address import parse_address
+
+_INDEX: Final = "index.lmdb"  # what makes a directory a store
+
+
+def add_flags(parser: Parser) -> None:
+    """Add the flags that say what is mounted and how."""
+    group = parser.add_argument_group("settings")
+    group.add_argument(
+        "--state-dir", metavar="DIR", help="the directory whose history is kept (default /data)"
+    )
+    group.add_argument(
+        "--hash-algo", metavar="NAME", help="blake3 (default) or sha256, for a new store"
+    )
+    group.add_argument(
+        "--prefer",
+        metavar="WHO",
+        help="newer (default), store or dir: who wins where directory and store differ",
+    )
+    group.add_argument("--log-file", metavar="FILE", help="log there, not on stderr")
+    for seed in SEED_FLAGS:
+        if seed.flag:
+            kind = Switch if seed.is_bool else "store"
+            group.add_argument(f"--{seed.flag}", action=kind, help=argparse.SUPPRESS)
+
+
+def add_mount_flags(parser: Parser) -> None:
+    """Add the flags of a mount that stays."""
+    group = parser.add_argument_group("mount settings")
+    group.add_argument(
+        "-o",
+        dest="options",
+        action="append",
+        metavar="OPTIONS",
+        help="mount options, comma separated: allow_other, ro, store=DIR, snapdir=..., ...",
+    )
+    group.add_argument(
+        "--metrics-addr", metavar="ADDR", help='serve metrics there (default :9911; "" = off)'
+    )
+    group.add_argument(
+        "--capture-interval",
+        metavar="TIME",
+        help="give files that stay open a version so often (default 1s)",
+    )
+    group.add_argument(
+        "--snapdir", metavar="HOW", help=".dkfs: hidden (default), visible, disabled"
+    )
+    group.add_argument("--engine", metavar="NAME", help="auto (default) or pyfuse3")
+    group.add_argument("--io", metavar="MODE", help="strict (default)")
+
+
+def settings_of(
+    args: argparse.Namespace,
+    paths: Layer,
+    *,
+    sloppy: bool = False,
+    defaults: Layer | None = None,
+) -> MountSettings:
+    """Return the settings that *args*, *paths*, environment and configuration file say; raises UsageError.
+
+    What nobody says is as in *defaults*.  With *sloppy* unknown mount options are ignored.
+    """
+    flags: Layer = dict(paths)
+    for name in (*NAMES, *(seed.name for seed in SEED_FLAGS if seed.flag)):
+        if name in args:
+            flags[name] = Given(getattr(args, name), f"--{name.replace('_', '-')}")
+    options = parse_options(",".join(getattr(args, "options", ())), sloppy=sloppy)
+    config = getattr(args, "config", None) or os.environ.get("DKFS_CONFIG")
+    given = merge(
+        flags,
+        options,
+        from_environment(os.environ),
+        from_file(Path(config)) if config else {},
+        defaults or {},
+    )
+    settings = resolve(given, base=Path.cwd())
+    if settings.metrics_addr:
+        parse_address(settings.metrics_addr)
+    return settings
+
+
+def make_state_dir(settings: MountSettings) -> None:
+    """Make the state directory if it is lost and the store can give back what was in it."""
+    if (settings.store / _INDEX).exists() and not os.path.lexists(settings.state_dir):
+        settings.state_dir.mkdir(parents=True)

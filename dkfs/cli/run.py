@@ -1,0 +1,82 @@
+"""Run a program on a directory that never forgets: replay, mount, run, record, unmount.
+
+    dkfs run [FLAGS] [--] COMMAND [ARGUMENT ...]
+
+Brings --state-dir back from --store if it was lost, mounts dkfs over it (or at --mountpoint), runs COMMAND, forwards
+signals to it, and when it ends waits until everything is recorded.  Made to wrap the entry point of a container; as
+process 1 it also reaps what COMMAND leaves behind.  Root's mount is open to other users, as the directory was.
+
+exit status:
+  that of COMMAND, 128 + N if signal N ended it, 127 if it is not there, 126 if it cannot be executed;
+  before COMMAND starts: 1 failed, 2 usage, 4 store trouble, 5 damage found
+"""
+
+import argparse
+import os
+import shutil
+
+from dkfs.cli.mounting import add_flags, add_mount_flags, make_state_dir, settings_of
+from dkfs.cli.output import note, printable
+from dkfs.cli.parser import Parser, new_parser
+from dkfs.config.checks import check_mount
+from dkfs.config.mounts import read_mounts
+from dkfs.config.settings import MountSettings
+from dkfs.config.sources import Layer
+from dkfs.config.values import Given
+from dkfs.daemon.supervise import run as supervise
+from dkfs.errors import UsageError
+
+
+def add_parser() -> Parser:
+    """Return the command's parser."""
+    parser = new_parser("run", __doc__)
+    parser.add_argument(
+        "--mountpoint", metavar="DIR", help="mount there (default: over --state-dir)"
+    )
+    add_flags(parser)
+    add_mount_flags(parser)
+    parser.add_argument(
+        "program",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND",
+        help="what to run, with its arguments",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit status."""
+    program: list[str] = args.program[1:] if args.program[:1] == ["--"] else args.program
+    if not program:
+        raise UsageError("run: no command, expected dkfs run [FLAGS] -- COMMAND ...")
+    paths: Layer = {}
+    if "mountpoint" in args:
+        paths["mountpoint"] = Given(args.mountpoint, "--mountpoint")
+    others = {"allow_other": Given("true", "default for root")} if os.geteuid() == 0 else {}
+    settings = settings_of(args, paths, defaults=others)
+    status = _missing(program[0], settings)
+    if status:
+        return status
+    make_state_dir(settings)
+    check_mount(settings, read_mounts(), uid=os.geteuid())
+    return supervise(settings, program)
+
+
+def _missing(name: str, settings: MountSettings) -> int:
+    """Say so and return 127 or 126 if *name* cannot be run; 0 if it can, or will be known after the replay."""
+    if "/" in name:
+        full = os.path.realpath(name)
+        for directory in (settings.state_dir, settings.mountpoint):
+            if full.startswith(f"{os.path.realpath(directory)}/"):
+                return 0
+        found = os.path.exists(full)
+    else:
+        full = name
+        found = shutil.which(name, os.F_OK) is not None
+    if shutil.which(full) is not None:
+        return 0
+    if found:
+        note(f"dkfs: {printable(name)} cannot be executed")
+        return 126
+    note(f"dkfs: {printable(name)}: command not found")
+    return 127

@@ -1,0 +1,84 @@
+"""Show what a mount is doing.
+
+    dkfs status [MOUNTPOINT]
+
+exit status:
+  0 mounted and recording, 1 not mounted or not recording, 2 usage, 4 store trouble
+"""
+
+import argparse
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from dkfs.cli.asking import ask, number
+from dkfs.cli.location import find, store_of
+from dkfs.cli.output import aligned, emit, local_time, printable, size_text
+from dkfs.cli.parser import Parser, new_parser
+from dkfs.cli.umount import find_mount
+from dkfs.errors import MountError
+from dkfs.store import Store
+
+_LABELS: Final = (
+    ("state_dir", "state directory"),
+    ("mountpoint", "mount point"),
+    ("store", "store"),
+    ("since", "mounted since"),
+    ("pid", "daemon pid"),
+    ("version", "dkfs"),
+    ("engine", "engine"),
+    ("io", "io"),
+    ("last", "last version"),
+    ("queued_operations", "queued operations"),
+    ("queued_bytes", "queued bytes"),
+    ("lag_seconds", "lag"),
+    ("files_open", "open files"),
+    ("inodes", "inodes"),
+)
+
+
+def add_parser() -> Parser:
+    """Return the command's parser."""
+    parser = new_parser("status", __doc__)
+    parser.add_argument("mountpoint", nargs="?", metavar="MOUNTPOINT", help="a dkfs mount")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; return the exit status."""
+    store = store_of(find_mount(args.mountpoint)) if "mountpoint" in args else find(args).store
+    with Store.open(store, writable=False) as opened, opened.read() as reader:
+        last, size = reader.last, opened.size()
+    stored = {"index_bytes": size.index_bytes, "segment_bytes": size.segment_bytes}
+    try:
+        answer = ask(store, "status")
+    except MountError as exc:
+        _print({"store": os.fspath(store), "last": last}, stored, args, f"not mounted: {exc}")
+        return 1
+    recording = answer.get("recording") is True
+    _print(answer, stored, args, "recording" if recording else "NOT recording")
+    return 0 if recording else 1
+
+
+def _print(
+    answer: Mapping[str, object], stored: Mapping[str, int], args: argparse.Namespace, state: str
+) -> None:
+    if "json" in args:
+        rest = {key: value for key, value in answer.items() if key != "message_type"}
+        emit("status", rest, stored, mounted="pid" in answer)
+        return
+    rows = [("state", printable(state))]
+    rows += [(label, _text(key, answer)) for key, label in _LABELS if key in answer]
+    rows.append(("store size", size_text(sum(stored.values()))))
+    print("\n".join(aligned(rows)))
+
+
+def _text(key: str, answer: Mapping[str, object]) -> str:
+    value = answer[key]
+    if key == "queued_bytes":
+        return size_text(number(answer, key))
+    if key == "lag_seconds" and isinstance(value, int | float):
+        return f"{value:.3f} s"
+    if key == "since" and isinstance(value, int):
+        return local_time(value)
+    return printable(str(value))
