@@ -1,0 +1,75 @@
+"""The names of one node: the index leads from names to nodes, this is the way back.
+
+The state of a node holds one name.  Every operation that gives a node another name records a state with it, so the
+states together hold all names that the node ever had.  Only where one operation gives a node several names (an import
+of hard links) do the others have to be remembered, with remember().
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+
+from dkfs.errors import CorruptError
+from dkfs.model.ids import NodeId, Seq
+from dkfs.store import Reader, Writer
+
+_KEY = b"links:%d"
+_PARENT = struct.Struct(">QB")  # directory, length of the name that follows
+
+Place = tuple[NodeId, bytes]  # a directory and a name in it
+
+
+def is_linked(reader: Reader, node: NodeId, at: Seq) -> bool:
+    """Return whether *node* has a name at version *at*."""
+    return place(reader, node, at) is not None
+
+
+def place(reader: Reader, node: NodeId, at: Seq) -> Place | None:
+    """Return a name that *node*, which is not the root, has at version *at*; None if it has none."""
+    state = reader.node(node, at)
+    if state is None:
+        return None
+    if reader.child(state.parent, state.name, at) == node:
+        return state.parent, state.name
+    return next(_links(reader, node, at), None)
+
+
+def links(reader: Reader, node: NodeId, at: Seq) -> tuple[Place, ...]:
+    """Return every name that *node*, which is not the root, has at version *at*."""
+    return tuple(_links(reader, node, at))
+
+
+def remember(writer: Writer, names: Iterable[tuple[NodeId, bytes, NodeId]]) -> None:
+    """Keep *names* (directory, name, node) for links(): those that no state of their node holds."""
+    added: dict[NodeId, list[bytes]] = {}
+    for parent, name, node in names:
+        added.setdefault(node, []).append(_PARENT.pack(parent, len(name)) + name)
+    for node, rows in added.items():
+        key = _KEY % node
+        writer.put_meta(key, (writer.meta(key) or b"") + b"".join(rows))
+
+
+def _links(reader: Reader, node: NodeId, at: Seq) -> Iterator[Place]:
+    seen: set[Place] = set()
+    for found in _candidates(reader, node, at):
+        if found not in seen:
+            seen.add(found)
+            if reader.child(*found, at) == node:
+                yield found
+
+
+def _candidates(reader: Reader, node: NodeId, at: Seq) -> Iterator[Place]:
+    yield from _remembered(reader, node)
+    for _, state in reader.node_versions(node, last=at):
+        yield state.parent, state.name
+
+
+def _remembered(reader: Reader, node: NodeId) -> Iterator[Place]:
+    data = reader.meta(_KEY % node) or b""
+    offset = 0
+    while offset < len(data):
+        if offset + _PARENT.size > len(data):
+            raise CorruptError(f"names of node {node}: {len(data)} bytes end within a name")
+        parent, length = _PARENT.unpack_from(data, offset)
+        offset += _PARENT.size
+        yield NodeId(parent), data[offset : offset + length]
+        offset += length

@@ -1,0 +1,34 @@
+"""What came of changing a real directory."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Counts of nodes and bytes, and what could not be done."""
+
+    created: int = 0
+    removed: int = 0
+    rewritten: int = 0  # files whose contents were changed in place
+    attributes: int = 0  # nodes that stayed and got other metadata
+    bytes_written: int = 0
+    problems: tuple[str, ...] = ()  # for people: one line each, path first
+
+
+class Tally:
+    """A Result in the making."""
+
+    def __init__(self) -> None:
+        self.created = self.removed = self.rewritten = self.attributes = self.bytes_written = 0
+        self.problems: list[str] = []
+
+    def result(self) -> Result:
+        """Return what was counted."""
+        return Result(
+            self.created,
+            self.removed,
+            self.rewritten,
+            self.attributes,
+            self.bytes_written,
+            tuple(self.problems),
+        )
