@@ -20,6 +20,7 @@ from dkfs.store.rows import (
     NAME_LIMIT,
     NEXT_NODE_KEY,
     NODE_KEY,
+    NOTE_PREFIX,
     SEQ,
     TAIL,
     TAIL_KEY,
@@ -146,10 +147,15 @@ class Reader:
 
     def blob(self, blob: BlobId) -> bytes:
         """Return the bytes that *blob* names, verified; raises CorruptError if damaged or missing."""
-        data = self._get("blobs", blob)
-        if data is None:
+        location = self.location(blob)
+        if location is None:
             raise CorruptError(f"blob {blob.hex()} is not in the store")
-        return self._read(blob, codec.decode_blob_location(data))
+        return self._read(blob, location)
+
+    def location(self, blob: BlobId) -> codec.BlobLocation | None:
+        """Return where *blob* is stored, None if it is not in the store."""
+        data = self._get("blobs", blob)
+        return None if data is None else codec.decode_blob_location(data)
 
     def tag(self, name: str) -> Tag | None:
         """Return the tag *name*, None if there is none."""
@@ -187,6 +193,10 @@ class Reader:
             raise CorruptError(f"index: tail of {len(data)} bytes, need {TAIL.size}")
         return Tail(*TAIL.unpack(data))
 
+    def meta(self, name: bytes) -> bytes | None:
+        """Return what Writer.put_meta() kept under *name*, None if nothing."""
+        return self._get("meta", NOTE_PREFIX + name)
+
     def version_at(self, time_ns: int) -> Seq:
         """Return the newest version whose time is not after *time_ns*, 0 if there is none."""
         low, high = 0, int(self.last)
@@ -200,6 +210,21 @@ class Reader:
             else:
                 high = middle - 1
         return Seq(low)
+
+    def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys and values of *table* as they are, for whoever looks for damage."""
+        cursor = self._new_cursor(table)
+        try:
+            yield from cursor
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def has_row(self, table: str, key: bytes) -> bool:
+        """Return whether *table* has a row at *key*, sound or not."""
+        try:
+            return self._txn.get(key, db=self._tables[table]) is not None
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
 
     def _read(self, blob: BlobId, location: codec.BlobLocation) -> bytes:
         return self._blobs.read(blob, location)

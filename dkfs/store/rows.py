@@ -23,6 +23,7 @@ HASH_KEY: Final = b"hash"  # the name of the algorithm
 TAIL_KEY: Final = b"tail"  # u32 segment, u64 length, u32 records
 NEXT_NODE_KEY: Final = b"next-node"  # u64
 CLEAN_KEY: Final = b"clean"  # one byte, 0 or 1
+NOTE_PREFIX: Final = b"note:"  # before the names of what history keeps in the table meta
 TAIL: Final = struct.Struct(">IQI")
 
 

@@ -24,6 +24,7 @@ from dkfs.store.rows import (
     NAME_LIMIT,
     NEXT_NODE_KEY,
     NODE_KEY,
+    NOTE_PREFIX,
     SEQ,
     TAIL,
     TAIL_KEY,
@@ -165,6 +166,10 @@ class Writer(Reader):
     def set_clean(self, clean: bool) -> None:  # noqa: FBT001 - the verb says what the value means
         """Note whether the writer ended cleanly."""
         self._put("meta", CLEAN_KEY, b"\1" if clean else b"\0")
+
+    def put_meta(self, name: bytes, value: bytes) -> None:
+        """Keep *value* under *name*, of at most 500 bytes, in place of what was there."""
+        self._put("meta", NOTE_PREFIX + name, value)
 
     def next_node(self) -> NodeId:
         """See Reader."""
