@@ -199,19 +199,29 @@ def check_length(path: Path) -> None:
     A file that is shorter than its meta pages say may still be whole (see Index.cover), so then every page that the
     trees lead to is looked at, without LMDB.
     """
+    size, need, _ = _measure(path)
+    problems = verify_pages(path) if size < need else []
+    if problems:
+        raise CorruptError(f"index {path} is {size} bytes, need {need}: {problems[0]}")
+
+
+def verify_pages(path: Path) -> list[str]:
+    """Return what is wrong with the pages of the index at *path*, read without LMDB.
+
+    Nothing if it cannot be told because of a writer at work.
+    """
     for _ in range(_VERIFY_ATTEMPTS):
-        size, need, txn = _measure(path)
-        if size >= need:
-            return
+        before = _measure(path)[2]
         try:
             # py-lmdb has no types for it
             problems = list(verify(os.fspath(path), subdir=False))  # type: ignore[no-untyped-call]
         except VerifyError as exc:
             problems = [str(exc)]
         if not problems:
-            return
-        if _measure(path)[2] == txn:
-            raise CorruptError(f"index {path} is {size} bytes, need {need}: {problems[0]}")
+            return []
+        if _measure(path)[2] == before:
+            return problems
+    return []
 
 
 def lock_path(path: Path) -> Path:

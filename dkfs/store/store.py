@@ -9,7 +9,15 @@ from uuid import UUID, uuid4
 from dkfs.errors import ExistsError, StoreError, StoreFormatError
 from dkfs.model.ids import BlobId
 from dkfs.store.blobs import BlobSource, HashAlgo, hash_function
-from dkfs.store.index import INDEX_NAME, Index, check_file, close_index, create_index, open_index
+from dkfs.store.index import (
+    INDEX_NAME,
+    Index,
+    check_file,
+    close_index,
+    create_index,
+    open_index,
+    verify_pages,
+)
 from dkfs.store.lock import LOCK_NAME, StoreLock
 from dkfs.store.reader import Reader
 from dkfs.store.rows import FORMAT, FORMAT_KEY, HASH_KEY, UUID_KEY, seal
@@ -18,7 +26,9 @@ from dkfs.store.segments import (
     SEGMENTS_NAME,
     SegmentReader,
     SegmentWriter,
+    check_header,
     list_segments,
+    segment_path,
     sync_directory,
 )
 from dkfs.store.writer import Writer, WriteSide
@@ -152,10 +162,24 @@ class Store:
         """Return how much room the store takes; raises StoreError."""
         try:
             index_bytes = (self.path / INDEX_NAME).stat().st_size
-            segments = [path.stat().st_size for _, path in list_segments(self._segments)]
         except OSError as exc:
             raise StoreError(f"store {self.path} cannot be read: {exc.strerror}") from exc
-        return StoreSize(index_bytes, sum(segments))
+        return StoreSize(index_bytes, sum(self.segment_sizes().values()))
+
+    def segment_sizes(self) -> dict[int, int]:
+        """Return the size of every segment file in bytes, by number; raises StoreError."""
+        try:
+            return {n: path.stat().st_size for n, path in list_segments(self._segments)}
+        except OSError as exc:
+            raise StoreError(f"store {self.path} cannot be read: {exc.strerror}") from exc
+
+    def check_segment(self, number: int) -> None:
+        """Raise CorruptError unless segment *number* starts with the header it must have."""
+        check_header(segment_path(self._segments, number), number, self.uuid.bytes)
+
+    def verify_index(self) -> list[str]:
+        """Return what is wrong with the pages of the index; empty if a writer never lets them rest."""
+        return verify_pages(self.path / INDEX_NAME)
 
     def hash(self, data: bytes) -> BlobId:
         """Return the id that names *data* in this store."""
