@@ -1,0 +1,152 @@
+"""The entry point: finding the command, one-line errors, exit statuses, help."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dkfs.cli import main as main_module
+from dkfs.cli.main import COMMANDS, HIDDEN, load
+from tests.cli.conftest import Dkfs
+from tests.mounting import CHECKOUT
+
+
+def start(*words: str | Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dkfs", *map(str, words)],
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_help_names_every_command_and_the_exit_statuses(dkfs: Dkfs) -> None:
+    result = dkfs("--help")
+
+    assert result.status == 0
+    for name, summary in COMMANDS.items():
+        assert f"  {name}" in result.out
+        assert summary in result.out
+    assert "0 ok, 1 failed, 2 usage, 3 not found, 4 store trouble, 5 damage found" in result.out
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *HIDDEN])
+def test_the_help_of_a_command_is_its_docstring_and_ends_with_its_exit_statuses(name: str) -> None:
+    module = load(name)
+    doc = module.__doc__ or ""
+
+    text = module.add_parser().format_help()
+
+    assert doc.strip() in text
+    assert "exit status" in doc.strip().splitlines()[-2] + doc.strip().splitlines()[-3]
+    assert not any(len(line) > 120 for line in text.splitlines())
+
+
+def test_help_imports_neither_the_loop_nor_the_store() -> None:
+    script = (
+        "import sys; from dkfs.cli.main import main; main(['--help']);"
+        " sys.exit(any(m in sys.modules for m in ('trio', 'pyfuse3', 'lmdb', 'dkfs.store')))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_answers_in_a_quarter_of_a_second() -> None:
+    def seconds() -> float:
+        begun = time.monotonic()
+        process = start("--help")
+        process.communicate(timeout=10)
+        return time.monotonic() - begun
+
+    assert min(seconds() for _ in range(5)) <= 0.25
+
+
+def test_without_a_command_the_help_is_on_stderr_and_the_status_is_usage(dkfs: Dkfs) -> None:
+    result = dkfs()
+
+    assert (result.status, result.out) == (2, "")
+    assert "commands:" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("frobnicate",), "unknown command frobnicate"),
+        (("ls", "--colour"), "unrecognized arguments: --colour"),
+        (("history",), "required: FILE"),
+        (("completion", "tcsh"), "invalid choice: 'tcsh'"),
+        (("-C", "/nonexistent", "log"), "-C /nonexistent: No such file or directory"),
+        (("log",), "no store: give --store, set DKFS_STORE, or stand in a dkfs mount"),
+    ],
+)
+def test_a_bad_command_line_is_one_line(dkfs: Dkfs, words: tuple[str, ...], said: str) -> None:
+    result = dkfs(*words)
+
+    assert result.status in (2, 3)
+    assert result.out == ""
+    assert result.err.startswith("dkfs: ")
+    assert result.err.count("\n") == 1
+    assert said in result.err
+
+
+def test_general_options_stand_before_or_behind_the_command(dkfs: Dkfs, store: Path) -> None:
+    for words in (
+        ("--store", store, "--json", "ls", "3"),
+        ("ls", "--json", "3", "--store", store),
+        ("--store", "wrong", "ls", "3", "--store", store, "--json"),
+        ("-C", store, "ls", "--store", ".", "--json", "3"),
+    ):
+        assert [message["path"] for message in dkfs(*words).messages] == ["etc"]
+
+
+def test_a_program_that_stops_reading_ends_a_command_quietly(store: Path) -> None:
+    with start("log", "--json", "--store", store) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(10)) == (b"", 141)
+
+
+def test_an_error_of_ours_shows_where_it_comes_from_only_with_debug(
+    dkfs: Dkfs, store: Path
+) -> None:
+    assert "Traceback" not in dkfs("ls", "99", "--store", store).err
+    assert "Traceback" not in dkfs("ls", "99", "--debug=false", "--store", store).err
+    assert "Traceback" in dkfs("ls", "99", "--debug", "--store", store).err
+
+
+def test_an_error_that_nobody_foresaw_is_one_line(
+    dkfs: Dkfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> None:
+        raise ZeroDivisionError("odd\nmessage")
+
+    monkeypatch.setattr(main_module, "load", fail)
+
+    result = dkfs("log")
+
+    assert (result.status, result.err) == (
+        1,
+        "dkfs: internal error: ZeroDivisionError: odd\\nmessage\n",
+    )
+
+
+def test_an_interrupt_has_its_status(dkfs: Dkfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main_module, "load", interrupt)
+
+    assert dkfs("log").status == 130
+    assert dkfs("mount-helper", "a", "b").status == 8

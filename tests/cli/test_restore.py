@@ -1,0 +1,55 @@
+"""dkfs restore."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Dkfs
+
+
+def test_restore_copies_a_version_out_and_sums_up(dkfs: Dkfs, store: Path, tmp_path: Path) -> None:
+    result = dkfs("restore", "4:etc", "--target", tmp_path / "out", "--store", store)
+
+    assert (tmp_path / "out" / "app.conf").read_bytes() == b"port=8080\n"
+    if result.err == "":  # as root; anybody else is told whose owner was not set
+        assert result.status == 0
+    assert result.out == f"restored 1 entry, 10 B, of version 4 to {tmp_path / 'out'}\n"
+
+
+def test_a_target_that_holds_something_is_refused_and_kept(
+    dkfs: Dkfs, store: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+
+    for dry in ((), ("-n",)):
+        result = dkfs("restore", "4", "--target", tmp_path / "out", *dry, "--store", store)
+        assert result.status == 1
+        assert "not empty" in result.err
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_dry_run_says_what_the_real_run_does_and_makes_nothing(
+    dkfs: Dkfs, store: Path, tmp_path: Path
+) -> None:
+    words = ("restore", "4", "--target", tmp_path / "out", "--json", "--store", store)
+
+    (planned,) = dkfs(*words, "-n").messages
+    assert not (tmp_path / "out").exists()
+    (done,) = dkfs(*words).messages
+
+    assert planned == {**done, "dry_run": True, "problems": 0}
+
+
+@pytest.mark.parametrize(("place", "status"), [("4:never", 3), ("99", 3), ("4:../x", 2)])
+def test_what_is_not_in_the_history_makes_no_target(
+    dkfs: Dkfs, store: Path, tmp_path: Path, place: str, status: int
+) -> None:
+    result = dkfs("restore", place, "--target", tmp_path / "out", "--store", store)
+
+    assert result.status == status
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_target_it_is_a_usage_error(dkfs: Dkfs, store: Path) -> None:
+    assert dkfs("restore", "4", "--store", store).status == 2
