@@ -193,12 +193,12 @@ def encode_manifest(chunks: Sequence[Chunk]) -> bytes:
     parts = [bytes((FORMAT,))]
     for length, run in groupby(chunks, attrgetter("length")):
         for is_data, same in groupby((chunk.blob for chunk in run), _is_blob):
-            blobs = [blob for blob in same if blob is not None]
             if is_data:
+                blobs = [blob for blob in same if blob is not None]
                 parts.append(_RUN.pack(_DATA, length, len(blobs)))
                 parts += blobs
             else:
-                parts.append(_RUN.pack(_HOLE, length, 1))
+                parts += [_RUN.pack(_HOLE, length, 1) for _ in same]
     return b"".join(parts)
 
 

@@ -1,0 +1,304 @@
+import struct
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkfs.core import codec
+from dkfs.errors import CorruptError
+from dkfs.model.ids import BlobId, NodeId, Seq
+from dkfs.model.node import Attr, Chunk, Kind, NodeState
+from dkfs.model.operation import LogRecord, Operation, OpKind, Origin, Tag
+
+u32 = st.integers(0, 2**32 - 1)
+u64 = st.integers(0, 2**64 - 1)
+ids = st.binary(min_size=32, max_size=32).map(BlobId)
+nodes = u64.map(NodeId)
+seqs = u64.map(Seq)
+names = st.binary(max_size=255)
+long_ago_to_far = st.integers(-(2**62) * 10**9, 2**62 * 10**9)  # ns; wider than any file system's
+times = st.integers(-(2**63), 2**63 - 1)
+
+attrs = st.builds(
+    Attr,
+    kind=st.sampled_from(Kind),
+    mode=st.integers(0, 0o7777),
+    uid=u32,
+    gid=u32,
+    mtime_ns=long_ago_to_far,
+    ctime_ns=long_ago_to_far,
+    size=u64,
+    rdev=u64,
+)
+
+
+@st.composite
+def states(draw: st.DrawFn) -> NodeState:
+    content = draw(st.none() | ids)
+    return NodeState(
+        attr=draw(attrs),
+        parent=draw(nodes),
+        name=draw(names),
+        content=content,
+        is_manifest=content is not None and draw(st.booleans()),
+        target=draw(st.binary(max_size=4095)),
+        xattrs=draw(st.none() | ids),
+    )
+
+
+operations = st.builds(
+    Operation,
+    kind=st.sampled_from(OpKind),
+    time_ns=times,
+    origin=st.builds(Origin, pid=u32, uid=u32, comm=st.binary(max_size=16)),
+    node=nodes,
+    parent=nodes,
+    name=st.binary(max_size=300),
+    new_parent=nodes,
+    new_name=names,
+    target=seqs,
+    undoes=seqs,
+    paths=st.lists(st.binary(max_size=200), max_size=4).map(tuple),
+)
+chunks = st.builds(Chunk, length=st.integers(1, 2**40), blob=st.none() | ids)
+tags = st.builds(Tag, name=st.text(min_size=1), seq=seqs, time_ns=times).filter(
+    lambda tag: tag.name.encode(errors="replace").decode() == tag.name
+)
+locations = st.builds(
+    codec.BlobLocation,
+    segment=u32,
+    offset=u64,
+    stored_length=u32,
+    length=u32,
+    encoding=st.just(codec.ZSTD),
+)
+
+
+@given(states())
+def test_a_node_comes_back_as_it_was(state: NodeState) -> None:
+    assert codec.decode_node(codec.encode_node(state)) == state
+
+
+@given(seqs, operations, st.lists(nodes, max_size=5), st.lists(st.tuples(nodes, names), max_size=5))
+def test_a_log_record_comes_back_as_it_was(
+    seq: Seq, operation: Operation, changed: list[NodeId], named: list[tuple[NodeId, bytes]]
+) -> None:
+    data = codec.encode_log(operation, changed, named)
+
+    assert codec.decode_log(seq, data) == LogRecord(seq, operation, tuple(changed), tuple(named))
+    assert codec.log_time_ns(data) == operation.time_ns
+
+
+@given(st.lists(chunks, max_size=20))
+def test_a_manifest_comes_back_as_it_was(parts: list[Chunk]) -> None:
+    assert codec.decode_manifest(codec.encode_manifest(parts)) == tuple(parts)
+
+
+@given(st.dictionaries(st.binary(min_size=1, max_size=255), st.binary(max_size=300), max_size=5))
+def test_xattrs_come_back_as_they_were(xattrs: dict[bytes, bytes]) -> None:
+    assert codec.decode_xattrs(codec.encode_xattrs(xattrs)) == xattrs
+
+
+@given(tags)
+def test_a_tag_comes_back_as_it_was(tag: Tag) -> None:
+    assert codec.decode_tag(codec.encode_tag(tag)) == tag
+
+
+@given(locations)
+def test_a_location_comes_back_as_it_was(location: codec.BlobLocation) -> None:
+    assert codec.decode_blob_location(codec.encode_blob_location(location)) == location
+
+
+DECODERS: dict[str, Callable[[bytes], object]] = {
+    "node": codec.decode_node,
+    "log": lambda data: codec.decode_log(Seq(1), data),
+    "time": codec.log_time_ns,
+    "manifest": codec.decode_manifest,
+    "xattrs": codec.decode_xattrs,
+    "tag": codec.decode_tag,
+    "location": codec.decode_blob_location,
+}
+STATE = NodeState(
+    attr=Attr(Kind.FILE, 0o644, 1000, 100, 1_700_000_000_123_456_789, -1, 5, 0),
+    parent=NodeId(1),
+    name=b"hello.text",
+    content=BlobId(b"c" * 32),
+    is_manifest=True,
+    target=b"",
+    xattrs=BlobId(b"x" * 32),
+)
+OPERATION = Operation(
+    OpKind.RENAME,
+    1_700_000_000_123_456_789,
+    Origin(12, 1000, b"mv"),
+    node=NodeId(7),
+    parent=NodeId(1),
+    name=b"a",
+    new_parent=NodeId(2),
+    new_name=b"b",
+    target=Seq(3),
+    undoes=Seq(4),
+    paths=(b"x", b"y"),
+)
+EXAMPLES = {
+    "node": codec.encode_node(STATE),
+    "log": codec.encode_log(OPERATION, [NodeId(7)], [(NodeId(1), b"a"), (NodeId(2), b"b")]),
+    "time": codec.encode_log(OPERATION, [], []),
+    "manifest": codec.encode_manifest(
+        [Chunk(65536, BlobId(b"1" * 32)), Chunk(65536, None), Chunk(3, BlobId(b"2" * 32))]
+    ),
+    "xattrs": codec.encode_xattrs({b"user.a": b"1", b"user.b": b""}),
+    "tag": codec.encode_tag(Tag("v1", Seq(9), 17)),
+    "location": codec.encode_blob_location(codec.BlobLocation(1, 36, 10, 20, codec.ZSTD)),
+}
+
+
+def decodes_or_is_corrupt(decode: Callable[[bytes], object], data: bytes) -> None:
+    try:
+        decode(data)
+    except CorruptError:
+        pass
+
+
+@pytest.mark.parametrize("record", DECODERS)
+@given(data=st.binary(max_size=200))
+def test_any_bytes_decode_or_are_corrupt(record: str, data: bytes) -> None:
+    decodes_or_is_corrupt(DECODERS[record], data)
+    decodes_or_is_corrupt(DECODERS[record], b"\1" + data)
+
+
+@pytest.mark.parametrize("record", DECODERS)
+@given(at=st.integers(0, 10_000), bits=st.integers(1, 255))
+def test_a_record_with_any_byte_changed_decodes_or_is_corrupt(
+    record: str, at: int, bits: int
+) -> None:
+    data = bytearray(EXAMPLES[record])
+    data[at % len(data)] ^= bits
+
+    decodes_or_is_corrupt(DECODERS[record], bytes(data))
+
+
+@pytest.mark.parametrize("record", [record for record in DECODERS if record != "time"])
+def test_a_record_cut_anywhere_is_never_taken_for_the_whole(record: str) -> None:
+    whole = DECODERS[record](EXAMPLES[record])
+
+    for length in range(len(EXAMPLES[record])):
+        try:
+            assert DECODERS[record](EXAMPLES[record][:length]) != whole
+        except CorruptError:
+            continue
+
+
+@pytest.mark.parametrize("record", ["node", "log", "location"])
+def test_bytes_behind_a_record_are_corrupt(record: str) -> None:
+    with pytest.raises(CorruptError, match="need"):
+        DECODERS[record](EXAMPLES[record] + b"\0")
+
+
+@pytest.mark.parametrize("record", [record for record in DECODERS if record != "time"])
+def test_a_record_of_another_format_is_corrupt(record: str) -> None:
+    with pytest.raises(CorruptError):
+        DECODERS[record](b"\2" + EXAMPLES[record][1:])
+
+
+@pytest.mark.parametrize("record", DECODERS)
+def test_nothing_at_all_is_corrupt(record: str) -> None:
+    with pytest.raises(CorruptError):
+        DECODERS[record](b"")
+
+
+def test_a_node_with_content_and_a_short_name_is_compact() -> None:
+    state = NodeState(STATE.attr, NodeId(1), b"hello.text", BlobId(b"c" * 32), False, b"", None)
+
+    assert len(codec.encode_node(state)) == 95
+
+
+def test_the_bytes_of_a_node_are_those_of_the_format() -> None:
+    assert EXAMPLES["node"].hex() == (
+        "0171" + "01a4" + "000003e8" + "00000064"
+        "000000006553f100" + "075bcd15"
+        "ffffffffffffffff" + "3b9ac9ff"
+        "0000000000000005" + "0000000000000001"
+        "0a" + b"hello.text".hex() + "63" * 32 + "78" * 32
+    )  # fmt: skip
+
+
+def test_the_bytes_of_a_log_record_are_those_of_the_format() -> None:
+    assert EXAMPLES["log"].hex() == (
+        "010907" + "17979cfe3d85cd15" + "0000000c" + "000003e8"
+        "0000000000000007" + "0000000000000001"
+        "026d76" + "0161" + "0000000000000002" + "0162"
+        "0000000000000003" + "0000000000000004"
+        "02" + "0178" + "0179"
+        "01" + "0000000000000007"
+        "02" + "0000000000000001" + "0161" + "0000000000000002" + "0162"
+    )  # fmt: skip
+
+
+def test_the_bytes_of_a_manifest_are_those_of_the_format() -> None:
+    assert EXAMPLES["manifest"].hex() == (
+        "01"
+        "01" + "0000000000010000" + "00000001" + "31" * 32
+        + "00" + "0000000000010000" + "00000001"
+        + "01" + "0000000000000003" + "00000001" + "32" * 32
+    )  # fmt: skip
+
+
+def test_a_long_manifest_takes_little_more_than_its_ids() -> None:
+    parts = [Chunk(65536, BlobId(i.to_bytes(32, "big"))) for i in range(16384)]
+
+    data = codec.encode_manifest(parts)
+
+    assert len(data) == 1 + 13 + 16384 * 32
+    assert codec.decode_manifest(data) == tuple(parts)
+
+
+def test_a_manifest_cannot_claim_more_chunks_than_it_has_bytes() -> None:
+    bomb = b"\1" + struct.pack(">BQI", 0, 65536, 2**32 - 1)
+
+    with pytest.raises(CorruptError, match="hole counted"):
+        codec.decode_manifest(bomb)
+    with pytest.raises(CorruptError, match="need"):
+        codec.decode_manifest(b"\1" + struct.pack(">BQI", 1, 1, 2**32 - 1))
+
+
+def test_a_manifest_cannot_claim_more_bytes_than_a_file_may_have() -> None:
+    with pytest.raises(CorruptError, match="run"):
+        codec.decode_manifest(b"\1" + struct.pack(">BQI", 0, 2**63, 1))
+
+
+def test_a_log_record_cannot_claim_more_nodes_than_it_has_bytes() -> None:
+    data = codec.encode_log(OPERATION, [], [])[:-2] + b"\xff\xff\xff\xff\x0f" + b"\0"
+
+    with pytest.raises(CorruptError, match="need"):
+        codec.decode_log(Seq(1), data)
+
+
+def test_a_number_that_never_ends_is_corrupt() -> None:
+    with pytest.raises(CorruptError, match="longer than 5 bytes"):
+        codec.decode_xattrs(b"\1" + b"\xff" * 20)
+
+
+def test_xattrs_out_of_order_are_corrupt() -> None:
+    with pytest.raises(CorruptError, match="out of order"):
+        codec.decode_xattrs(b"\1" + b"\1b\0" + b"\1a\0")
+
+
+def test_the_same_xattr_twice_is_corrupt() -> None:
+    with pytest.raises(CorruptError, match="out of order"):
+        codec.decode_xattrs(b"\1" + b"\1a\0" + b"\1a\0")
+
+
+def test_a_manifest_flag_without_content_is_corrupt() -> None:
+    state = NodeState(STATE.attr, NodeId(1), b"f", None, False, b"", None)
+    data = bytearray(codec.encode_node(state))
+    data[1] |= 0x10
+
+    with pytest.raises(CorruptError, match="no content"):
+        codec.decode_node(bytes(data))
+
+
+def test_a_tag_that_is_not_utf8_is_corrupt() -> None:
+    with pytest.raises(CorruptError, match="UTF-8"):
+        codec.decode_tag(EXAMPLES["tag"] + b"\xff")
