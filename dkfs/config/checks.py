@@ -25,7 +25,7 @@ def check_state_dir(settings: MountSettings) -> None:
     if not stat.S_ISDIR(mode):
         raise UsageError(f"state directory {state_dir} is not a directory")
     need = os.R_OK | os.X_OK | (0 if settings.read_only else os.W_OK)
-    if not os.access(state_dir, need):
+    if not os.access(state_dir, need) and _alive(state_dir):
         kind = "readable" if settings.read_only else "readable and writable"
         raise UsageError(f"state directory {state_dir} is not {kind}")
 

@@ -53,7 +53,7 @@ def split(text: str) -> Iterator[tuple[str, str | None]]:
     word: list[str] = []
     equals = -1  # index in word of the first "=" outside quotes
     quoted = escaped = False
-    for char in text + ",":
+    for char in text:
         if escaped:
             word.append(char if char in ',"\\' else "\\" + char)
             escaped = False
@@ -71,6 +71,8 @@ def split(text: str) -> Iterator[tuple[str, str | None]]:
             word.append(char)
     if quoted or escaped:
         raise UsageError(f"-o {text}: a quote or backslash at the end protects nothing")
+    if word:
+        yield _pair(word, equals)
 
 
 def _pair(word: list[str], equals: int) -> tuple[str, str | None]:

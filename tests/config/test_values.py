@@ -1,0 +1,85 @@
+"""dkfs.config.values."""
+
+from pathlib import Path
+
+import pytest
+
+from dkfs.config.values import Given, boolean, choice, count, path, seconds
+from dkfs.errors import UsageError
+
+
+def given(text: str) -> Given:
+    return Given(text, "DKFS_THING")
+
+
+@pytest.mark.parametrize("text", ["1", "true", "TRUE", "yes", "on"])
+def test_what_means_true(text: str) -> None:
+    assert boolean(given(text)) is True
+
+
+@pytest.mark.parametrize("text", ["0", "false", "False", "no", "off"])
+def test_what_means_false(text: str) -> None:
+    assert boolean(given(text)) is False
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2", 2.0),
+        ("0.5", 0.5),
+        (".5", 0.5),
+        ("500ms", 0.5),
+        ("1s", 1.0),
+        ("2m", 120.0),
+        ("1h", 3600.0),
+    ],
+)
+def test_times_are_read_with_and_without_a_unit(text: str, expected: float) -> None:
+    assert seconds(given(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1 s", "1d", "nan", "inf", "1e3", "9" * 400, "s"])
+def test_a_bad_time_is_an_error_that_names_its_source(text: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"^DKFS_THING: .*, expected a time such as 0.5, 500ms or 2s$"
+    ):
+        seconds(given(text))
+
+
+def test_a_bad_boolean_is_an_error_that_names_its_source() -> None:
+    with pytest.raises(UsageError, match=r"^DKFS_THING: 'maybe', expected true or false$"):
+        boolean(given("maybe"))
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "\u0663", "9" * 19])
+def test_a_bad_count_is_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a whole number"):
+        count(given(text))
+
+
+def test_a_choice_names_what_was_expected_and_what_is_not_built_yet() -> None:
+    assert choice(given("b"), ("a", "b")) == "b"
+    with pytest.raises(UsageError, match=r"^DKFS_THING: 'c', expected a or b$"):
+        choice(given("c"), ("a", "b"))
+    with pytest.raises(UsageError, match=r"^DKFS_THING=c is not in this release, expected a or b$"):
+        choice(given("c"), ("a", "b"), later=("c",))
+
+
+def test_a_path_keeps_a_link_in_its_last_part_only(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / "inner").symlink_to("nowhere")
+
+    assert path(given("link"), base=tmp_path) == tmp_path / "link"
+    assert path(given("link/"), base=tmp_path) == tmp_path / "link"
+    assert path(given("link/inner"), base=tmp_path) == tmp_path / "real" / "inner"
+    assert path(given("link/../new"), base=tmp_path) == tmp_path / "new"
+    assert path(given("link/.."), base=tmp_path) == tmp_path
+    assert path(given("/"), base=tmp_path) == Path("/")
+    assert path(given("."), base=tmp_path / "link") == tmp_path / "link"
+
+
+@pytest.mark.parametrize("text", ["", "a\0b"])
+def test_what_cannot_be_a_path_is_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match=r"DKFS_THING: .*, expected a path"):
+        path(given(text), base=Path("/"))
