@@ -20,6 +20,15 @@ class UsageError(DkfsError):
     exit_status = 2
 
 
+class CommandError(UsageError):
+    """The command that dkfs is to run cannot be run; the exit status is the one a shell gives."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        """*exit_status*: 127 not found, 126 not executable."""
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
 class NotFoundError(DkfsError):
     """A version, tag, time or path that does not exist in the history."""
 

@@ -61,22 +61,24 @@ class _Cursor:
     def take(self, start: int, end: int) -> Iterator[Chunk]:
         """Yield what lies in [start, end), holes where the old version had ended."""
         while start < end:
-            while self._index < len(self._chunks):
-                chunk = self._chunks[self._index]
-                if self._offset + chunk.length > start:
-                    break
-                self._offset += chunk.length
-                self._index += 1
-            else:
+            self._skip_to(start)
+            if self._index == len(self._chunks):
                 yield Chunk(end - start, None)
                 return
+            chunk = self._chunks[self._index]
             stop = min(self._offset + chunk.length, end)
-            if chunk.blob is not None and (start, stop) != (
-                self._offset,
-                self._offset + chunk.length,
-            ):
+            whole = (self._offset, self._offset + chunk.length)
+            if chunk.blob is not None and (start, stop) != whole:
                 raise CorruptError(
-                    f"chunk of {chunk.length} bytes at {self._offset} would be cut at {start}..{stop}"
+                    f"chunk of {chunk.length} bytes at {whole[0]} would be cut at {start}..{stop}"
                 )
             yield Chunk(stop - start, chunk.blob)
             start = stop
+
+    def _skip_to(self, start: int) -> None:
+        while (
+            self._index < len(self._chunks)
+            and self._offset + self._chunks[self._index].length <= start
+        ):
+            self._offset += self._chunks[self._index].length
+            self._index += 1

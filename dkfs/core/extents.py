@@ -63,9 +63,7 @@ class Extents:
         self._ends.clear()
 
     def _coarsen(self) -> None:
-        pairs = [
-            (start // _COARSE * _COARSE, -(-end // _COARSE) * _COARSE) for start, end in self
-        ]
+        pairs = [(start // _COARSE * _COARSE, -(-end // _COARSE) * _COARSE) for start, end in self]
         self.clear()
         for start, end in pairs:
             if self._ends and start <= self._ends[-1]:
@@ -78,9 +76,9 @@ class Extents:
 def on_grid(extents: Extents, *, grid: int, size: int) -> tuple[tuple[int, int], ...]:
     """Return *extents* widened to multiples of *grid* and cut at *size*, joined and sorted."""
     ranges: list[tuple[int, int]] = []
-    for start, end in extents:
-        start = start // grid * grid
-        end = min(-(-end // grid) * grid, size)
+    for first, last in extents:
+        start = first // grid * grid
+        end = min(-(-last // grid) * grid, size)
         if start >= end:
             continue
         if ranges and start <= ranges[-1][1]:

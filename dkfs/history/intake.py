@@ -55,9 +55,14 @@ def read_cell(fd: int, offset: int, length: int) -> bytes:
 
 def put_chunk(writer: Writer, data: bytes | None, length: int) -> Chunk:
     """Store one cell; None or only zeros become a hole."""
-    if data is None or data == (_ZEROS if length == CHUNK_SIZE else bytes(length)):
+    if data is None or is_zero(data):
         return Chunk(length, None)
     return Chunk(length, writer.put_blob(data)[0])
+
+
+def is_zero(data: bytes) -> bool:
+    """Return whether *data* is only zeros: such a cell is recorded as a hole."""
+    return data == (_ZEROS if len(data) == CHUNK_SIZE else bytes(len(data)))
 
 
 def put_content(writer: Writer, chunks: Sequence[Chunk]) -> tuple[BlobId | None, bool]:

@@ -71,7 +71,8 @@ class Recorder:
         self._idle = False
         self._closing = False
         self._abandoned = False
-        self.held_bytes = 0
+        self._held_in = 0  # bytes; written by the file system's thread only
+        self._held_out = 0  # bytes; written by the recorder's thread only
         self.failure: DkfsError | OSError | None = None
         self._resolver = Resolver()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -105,7 +106,7 @@ class Recorder:
         self.last = seq = Seq(self.last + 1)
         for change in nodes:
             if change.contents is not None:
-                self.held_bytes += change.contents.held
+                self._held_in += change.contents.held
         self._queue.append((Pending(seq, operation, nodes, names), time.monotonic()))
         if self._idle:
             with self._condition:
@@ -131,6 +132,8 @@ class Recorder:
         with self._store.write() as writer:
             writer.append(seq, operation, nodes, names)
         self._resolver.forget()
+        with self._store.read() as reader:
+            self._next_node = max(self._next_node, reader.next_node())
         with self._condition:
             self.last = self.committed = seq
         return seq
@@ -141,7 +144,16 @@ class Recorder:
         with self._store.write() as writer:
             work(writer)
 
+    def saved(self, count: int) -> None:
+        """Count *count* bytes that frozen contents in the queue hold in addition."""
+        self._held_in += count
+
     # Called by anybody.
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of contents wait in memory."""
+        return self._held_in - self._held_out
 
     @property
     def queued(self) -> int:
@@ -183,6 +195,12 @@ class Recorder:
             self._condition.notify_all()
             self._condition.wait_for(lambda: self.committed >= seq or not self.is_recording)
             return self.committed >= seq
+
+    def hurry(self) -> None:
+        """Have everything appended committed without waiting for company."""
+        with self._condition:
+            self._wanted = max(self._wanted, self.last)
+            self._condition.notify_all()
 
     def flush(self) -> bool:
         """Wait until everything appended is durable; see wait()."""
@@ -260,11 +278,7 @@ class Recorder:
 
     def _succeeded(self, batch: list[tuple[Pending, float]], report: Commit) -> None:
         for _ in batch:
-            pending, _at = self._queue.popleft()
-            for change in pending.nodes:
-                if change.contents is not None:
-                    self.held_bytes -= change.contents.held
-                    change.contents.release()
+            self._release(self._queue.popleft()[0])
         with self._condition:
             if self.failure is not None:
                 log.info("the store works again, recording goes on")
@@ -272,6 +286,12 @@ class Recorder:
             self.committed = report.seq
             self._condition.notify_all()
         self._on_commit(report)
+
+    def _release(self, pending: Pending) -> None:
+        for change in pending.nodes:
+            if change.contents is not None:
+                self._held_out += change.contents.held
+                change.contents.release()
 
     def _failed(self, exc: DkfsError | OSError) -> None:
         """Say it once, wake who waits, and try the same operations again after a while."""
@@ -296,8 +316,5 @@ class Recorder:
         self._abandoned = True
         while self._queue:
             pending, _ = self._queue.popleft()
-            for change in pending.nodes:
-                if change.contents is not None:
-                    change.contents.release()
-        self.held_bytes = 0
+            self._release(pending)
         self._condition.notify_all()

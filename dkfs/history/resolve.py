@@ -7,7 +7,7 @@ from dkfs.core import codec
 from dkfs.core.content import Run, splice
 from dkfs.history.change import NodeChange, attr_of
 from dkfs.history.frozen import Frozen
-from dkfs.history.intake import put_content
+from dkfs.history.intake import is_zero, put_content
 from dkfs.model.ids import ROOT, BlobId, NodeId
 from dkfs.model.node import Chunk, Kind, NodeState
 from dkfs.store import Writer
@@ -78,11 +78,7 @@ class Resolver:
             name=change.link.name if change.link else before.name if before else b"",
             content=content,
             is_manifest=is_manifest,
-            target=change.target
-            if change.target is not None
-            else before.target
-            if before
-            else b"",
+            target=change.target if change.target is not None else before.target if before else b"",
             xattrs=xattrs,
         )
 
@@ -112,7 +108,7 @@ class Resolver:
     def _chunk(self, writer: Writer, data: bytes | None, length: int) -> Chunk:
         counts = self.counts
         counts.plain_bytes += length
-        if data is None or not data.strip(b"\0"):
+        if data is None or is_zero(data):
             return Chunk(length, None)
         blob, added = writer.put_blob(data)
         if added:

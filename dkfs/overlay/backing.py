@@ -3,12 +3,14 @@
 import ctypes
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 O_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_MNT_DETACH = 2  # sys/mount.h
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
 _STATX_SIZE = 256  # bytes, of struct statx: linux/stat.h
@@ -74,3 +76,19 @@ def xattrs_of(target: int | bytes) -> dict[bytes, bytes]:
             if exc.errno not in (errno.ENODATA, errno.EPERM, errno.EACCES):
                 raise
     return found
+
+
+def unmount(point: bytes, *, lazily: bool) -> None:
+    """Unmount *point* as umount2(2), or through fusermount3 for who may not; raises OSError."""
+    if _libc.umount2(point, _MNT_DETACH if lazily else 0) == 0:
+        return
+    code = ctypes.get_errno()
+    if code == errno.EPERM:
+        flags = ("-u", "-z") if lazily else ("-u",)
+        done = subprocess.run(
+            ["fusermount3", *flags, b"--", point], capture_output=True, check=False
+        )
+        if done.returncode == 0:
+            return
+        code = errno.EBUSY if b"busy" in done.stderr else errno.EPERM
+    raise OSError(code, os.strerror(code))

@@ -61,7 +61,9 @@ class Inode:
         self.unlinked = False
         self.handles: list[Handle] | None = None  # open for writing
         self.frozen: list[FrozenFile] | None = None  # contents being recorded
-        self.recorded_size = 0  # bytes, of the contents last frozen; valid while handles is not None
+        self.recorded_size = (
+            0  # bytes, of the contents last frozen; valid while handles is not None
+        )
 
 
 class InodeTable:
@@ -100,7 +102,7 @@ class InodeTable:
 
     def get(self, status: os.stat_result) -> "Inode | None":
         """Return the known inode with the device and inode number of *status*."""
-        return self._by_id.get(self._number(status))
+        return self._by_id.get(self.number(status))
 
     def known(self) -> tuple[Inode, ...]:
         """Return every known inode."""
@@ -108,7 +110,7 @@ class InodeTable:
 
     def found(self, parent: Inode, name: bytes, status: os.stat_result) -> Inode:
         """Return the inode that *name* in *parent* leads to, known from now on."""
-        number = self._number(status)
+        number = self.number(status)
         inode = self._by_id.get(number)
         if inode is None:
             inode = self._by_id[number] = Inode(number, status)
@@ -130,7 +132,8 @@ class InodeTable:
         inode.name = name
         parent.children += 1
 
-    def _number(self, status: os.stat_result) -> int:
+    def number(self, status: os.stat_result) -> int:
+        """Return what the kernel is to call the inode with *status*."""
         device = self._devices.get(status.st_dev)
         if device is None:
             device = self._devices[status.st_dev] = len(self._devices)

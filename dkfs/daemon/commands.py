@@ -1,0 +1,172 @@
+"""What a mount answers on its control socket."""
+
+import base64
+import functools
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from dkfs import __version__
+from dkfs.config.settings import MountSettings
+from dkfs.daemon.control import Message
+from dkfs.errors import StoreError, UsageError
+from dkfs.fuse.invalidate import invalidate
+from dkfs.history.rollback import Move, redo, rollback, undo
+from dkfs.history.versions import check_tag_name, parse_version
+from dkfs.model.ids import Seq
+from dkfs.model.operation import NOBODY
+from dkfs.overlay.mounted import FileSystem
+from dkfs.overlay.rollback import Rolled
+from dkfs.store import Reader
+
+
+class Stop(Protocol):
+    """Unmounts; raises MountError if somebody uses the mount."""
+
+    def __call__(self, *, lazily: bool) -> Awaitable[None]:
+        """Unmount; *lazily* even if somebody uses it."""
+        ...
+
+
+class Commands:
+    """The commands by name; all run in the loop's thread, between requests of the kernel."""
+
+    def __init__(self, settings: MountSettings, fs: FileSystem, *, stop: Stop) -> None:
+        self._settings = settings
+        self._fs = fs
+        self._stop = stop
+        self._since = time.time()
+        self._ended = trio.Event()
+        self._stopping = 0
+        self._said = trio.Event()
+        self._commands: dict[str, Callable[[Message], Awaitable[Message]]] = {
+            "status": self._status,
+            "flush": self._flush,
+            "tag": self._tag,
+            "untag": self._untag,
+            "rollback": self._rollback,
+            "undo": functools.partial(self._take_back, undo),
+            "redo": functools.partial(self._take_back, redo),
+            "stop": self._stop_mount,
+        }
+
+    async def answer(self, request: Message) -> AsyncIterator[Message]:
+        """Yield the lines of the answer to *request*; raises DkfsError, OSError."""
+        command = self._commands.get(str(request["command"]))
+        if command is None:
+            raise UsageError(
+                f"control command {request['command']!r} is unknown:"
+                f" expected one of {', '.join(sorted(self._commands))}"
+            )
+        try:
+            yield {"message_type": "result", **await command(request)}
+        finally:
+            if request["command"] == "stop":
+                self._stopping -= 1
+                if not self._stopping:
+                    self._said.set()
+
+    async def drained(self) -> None:
+        """Record everything, now that the mount is gone, and answer who asked for it."""
+        self._fs.captures.capture_all()
+        await trio.to_thread.run_sync(self._fs.recorder.flush)
+        self._ended.set()
+        if self._stopping:
+            with trio.move_on_after(5.0):
+                await self._said.wait()
+
+    async def _status(self, _: Message) -> Message:
+        fs, settings = self._fs, self._settings
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "state_dir": os.fspath(settings.state_dir),
+            "mountpoint": os.fspath(settings.mountpoint),
+            "store": os.fspath(settings.store),
+            "engine": "pyfuse3",
+            "io": settings.io,
+            "last": fs.recorder.committed,
+            "queued_operations": fs.recorder.queued,
+            "queued_bytes": fs.recorder.held_bytes,
+            "recording": fs.recorder.is_recording,
+            "lag_seconds": fs.recorder.lag_s(),
+            "files_open": len(fs.files.handles),
+            "inodes": len(fs.table),
+            "since": self._since,
+        }
+
+    async def _flush(self, _: Message) -> Message:
+        self._fs.captures.capture_all()
+        if not await trio.to_thread.run_sync(self._fs.recorder.flush):
+            raise StoreError(f"the store fails: {self._fs.recorder.failure}")
+        return {"last": self._fs.recorder.committed}
+
+    async def _tag(self, request: Message) -> Message:
+        name = _text(request, "name")
+        check_tag_name(name)
+        await self._flush(request)
+        seq = self._version(request) if "version" in request else None
+        return {"name": name, "seq": self._fs.tags.tag(name, seq)}
+
+    async def _untag(self, request: Message) -> Message:
+        name = _text(request, "name")
+        return {"name": name, "seq": self._fs.tags.untag(name)}
+
+    async def _rollback(self, request: Message) -> Message:
+        paths = request.get("paths", [])
+        if not isinstance(paths, list):
+            raise UsageError('control request: "paths" is not a list')
+        await self._flush(request)
+        chosen = tuple(base64.b64decode(str(path)) for path in paths)
+        return await self._roll(rollback(self._version(request), chosen), request)
+
+    async def _take_back(self, find: Callable[[Reader], Move], request: Message) -> Message:
+        with self._fs.store.read() as reader:
+            move = find(reader)
+        await self._flush(request)
+        return await self._roll(move, request)
+
+    async def _roll(self, move: Move, request: Message) -> Message:
+        rolled = self._fs.rollback.roll_back(move, NOBODY, dry_run=request.get("dry_run") is True)
+        await trio.to_thread.run_sync(invalidate, rolled.stale)
+        return _rolled(rolled, move.target)
+
+    async def _stop_mount(self, _: Message) -> Message:
+        self._stopping += 1
+        await self._stop(lazily=False)
+        await self._ended.wait()
+        if self._fs.recorder.queued or not self._fs.recorder.is_recording:
+            raise StoreError(f"not everything is recorded: {self._fs.recorder.failure}")
+        return {"last": self._fs.recorder.committed}
+
+    def _version(self, request: Message) -> Seq:
+        with self._fs.store.read() as reader:
+            return parse_version(reader, _text(request, "version"), now_ns=time.time_ns())
+
+
+def _rolled(rolled: Rolled, target: Seq) -> Message:
+    changes: list[Message] = [
+        {
+            "change": difference.change,
+            "path": difference.path.decode("utf-8", "replace"),
+            "path_b64": base64.b64encode(difference.path).decode("ascii"),
+        }
+        for difference in rolled.plan.differences
+    ]
+    return {
+        "seq": rolled.seq,
+        "target": target,
+        "changes": changes,
+        "changed": len(changes),
+        "problems": list(rolled.result.problems) if rolled.result else [],
+    }
+
+
+def _text(request: Message, key: str) -> str:
+    value = request.get(key)
+    if not isinstance(value, str):
+        raise UsageError(f'control request has no "{key}": expected a string')
+    return value

@@ -1,0 +1,86 @@
+"""The daemon's end of the control socket."""
+
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol, Self
+
+import trio
+
+from dkfs.daemon.control import SOCKET_NAME, Message, address, error_message, parse
+from dkfs.errors import DkfsError, UsageError
+
+log = logging.getLogger(__name__)
+
+_LINE_MOST = 1024 * 1024  # bytes of one request
+
+
+class Handler(Protocol):
+    """What answers requests."""
+
+    def answer(self, request: Message) -> AsyncIterator[Message]:
+        """Yield the lines of the answer; raises DkfsError."""
+        ...
+
+
+class Listener:
+    """The socket STORE/control while the daemon lives."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._socket = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def __enter__(self) -> Self:
+        # The store is locked by this process, so a socket that is there is a dead daemon's.
+        (self._store / SOCKET_NAME).unlink(missing_ok=True)
+        with address(self._store) as path:
+            # trio resolves addresses asynchronously; a path needs no resolving.
+            plain = socket.socket(fileno=os.dup(self._socket.fileno()))
+            with plain:
+                plain.bind(path)
+        os.chmod(self._store / SOCKET_NAME, 0o600)
+        self._socket.listen(16)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        (self._store / SOCKET_NAME).unlink(missing_ok=True)
+
+    async def serve(self, handler: Handler) -> None:
+        """Answer everybody who connects."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                connection, _ = await self._socket.accept()
+                nursery.start_soon(self._talk, trio.SocketStream(connection), handler)
+
+    async def _talk(self, stream: trio.SocketStream, handler: Handler) -> None:
+        async with stream:
+            try:
+                line = await _line(stream)
+                if not line:
+                    return
+                try:
+                    async for message in handler.answer(parse(line)):
+                        await stream.send_all(json.dumps(message).encode() + b"\n")
+                except DkfsError as exc:
+                    await stream.send_all(json.dumps(error_message(exc)).encode() + b"\n")
+                except OSError as exc:
+                    failed = DkfsError(exc.strerror or str(exc))
+                    await stream.send_all(json.dumps(error_message(failed)).encode() + b"\n")
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                log.debug("a client of the control socket went away: %s", exc)
+
+
+async def _line(stream: trio.SocketStream) -> bytes:
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        more = await stream.receive_some(65536)
+        if not more:
+            break
+        data += more
+        if len(data) > _LINE_MOST:
+            raise UsageError(f"control request of more than {_LINE_MOST} bytes")
+    return bytes(data)

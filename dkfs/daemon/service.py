@@ -1,0 +1,149 @@
+"""What runs beside the requests of a mount: the clock that captures, signals, metrics, control."""
+
+import errno
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+import pyfuse3
+import trio
+
+from dkfs.config.settings import MountSettings
+from dkfs.daemon.commands import Commands
+from dkfs.daemon.listener import Listener
+from dkfs.errors import MountError
+from dkfs.history.recorder import Commit
+from dkfs.metrics.registry import Gauges, Metrics
+from dkfs.metrics.server import Server
+from dkfs.overlay import backing
+from dkfs.overlay.mounted import FileSystem
+from dkfs.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """Everything of one mount that is not a request of the kernel."""
+
+    def __init__(self, settings: MountSettings, store: Store, *, version: str) -> None:
+        self._settings = settings
+        self._store = store
+        self.metrics = Metrics(self, version=version)
+        self._fs: FileSystem | None = None
+        self._ready = False
+        self._commands: Commands | None = None
+
+    def start(self, fs: FileSystem) -> None:
+        """Serve *fs* from now on."""
+        self._fs = fs
+        self._commands = Commands(self._settings, fs, stop=self.stop)
+
+    # Called by others
+
+    def committed(self, commit: Commit) -> None:
+        """Hear of a transaction; in the recorder's thread."""
+        self.metrics.observe_commit(
+            seconds=commit.seconds,
+            latencies_s=commit.latencies_s,
+            plain_bytes=commit.plain_bytes,
+            stored_bytes=commit.stored_bytes,
+            chunks_new=commit.chunks_new,
+            chunks_reused=commit.chunks_reused,
+        )
+
+    def gauges(self) -> Gauges:
+        """See metrics.Source."""
+        fs = self._fs
+        assert fs is not None
+        size = self._store.size()
+        recorder = fs.recorder
+        return Gauges(
+            ready=self._ready,
+            recording=recorder.is_recording,
+            lag_seconds=recorder.lag_s(),
+            queue_operations=recorder.queued,
+            queue_bytes=recorder.held_bytes,
+            version=recorder.committed,
+            inodes=len(fs.table),
+            open_files=len(fs.files.handles),
+            index_bytes=size.index_bytes,
+            segment_bytes=size.segment_bytes,
+        )
+
+    def finished(self, complete: bool) -> None:  # noqa: FBT001 - told once, by one caller
+        """Hear that nothing more will be recorded; *complete* if everything was."""
+        if not complete:
+            log.error("not everything was recorded; the next mount records what differs")
+
+    # The trio program
+
+    async def run(self, on_mounted: Callable[[], None], lifeline: int | None) -> None:
+        """Serve until the mount is gone."""
+        assert self._commands is not None
+        async with trio.open_nursery() as nursery:
+            with Listener(self._store.path) as listener:
+                nursery.start_soon(self._tick)
+                nursery.start_soon(self._signals)
+                nursery.start_soon(listener.serve, self._commands)
+                if self._settings.metrics_addr:
+                    nursery.start_soon(Server(self.metrics).serve, self._settings.metrics_addr)
+                if lifeline is not None:
+                    nursery.start_soon(self._hold, lifeline)
+                nursery.start_soon(self._announce, on_mounted)
+                await pyfuse3.main()
+                self._ready = False
+                await self._commands.drained()
+                nursery.cancel_scope.cancel()
+
+    async def _announce(self, on_mounted: Callable[[], None]) -> None:
+        self._ready = True
+        on_mounted()
+
+    async def _tick(self) -> None:
+        """Capture what stays open; a file is captured at most a quarter of the interval late."""
+        assert self._fs is not None
+        interval_s = self._settings.capture_interval_s
+        while True:
+            await trio.sleep(interval_s / 4)
+            self._fs.tick(interval_s)
+
+    async def _signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            async for number in received:
+                log.info("%s: unmounting", signal.Signals(number).name)
+                try:
+                    await self.stop(lazily=False)
+                except MountError:
+                    # Somebody still uses it, but dkfs was told to end.
+                    await self.stop(lazily=True)
+                    pyfuse3.terminate()
+                return
+
+    async def _hold(self, lifeline: int) -> None:
+        """End the mount, and what runs on it, when the other end of *lifeline* closes."""
+        group = b""
+        while data := await self._read(lifeline):
+            group += data
+        if group:
+            try:
+                os.killpg(int(group), signal.SIGKILL)
+            except ProcessLookupError:
+                log.debug("process group %s is gone", group.decode())
+        log.info("the process that started this mount is gone: unmounting")
+        await self.stop(lazily=True)
+        pyfuse3.terminate()
+
+    async def _read(self, fd: int) -> bytes:
+        await trio.lowlevel.wait_readable(fd)
+        return os.read(fd, 64)
+
+    async def stop(self, *, lazily: bool) -> None:
+        """Unmount; the requests still under way are served.  Raises MountError if it is busy."""
+        point = os.fsencode(self._settings.mountpoint)
+        try:
+            await trio.to_thread.run_sync(lambda: backing.unmount(point, lazily=lazily))
+        except OSError as exc:
+            if exc.errno == errno.EINVAL:
+                return  # not mounted any more
+            raise MountError(f"{self._settings.mountpoint}: {exc.strerror}") from None

@@ -1,0 +1,176 @@
+"""A mount from the first check to the last commit: opens everything, serves, closes everything."""
+
+import errno
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pyfuse3
+import trio
+
+from dkfs import __version__
+from dkfs.config.checks import check_mount
+from dkfs.config.mounts import mounted_at, read_mounts
+from dkfs.config.settings import MountSettings
+from dkfs.daemon.service import Service
+from dkfs.errors import MountError
+from dkfs.fuse import readiness
+from dkfs.fuse.adapter import Operations
+from dkfs.history.recorder import Recorder
+from dkfs.history.replay import ReplayResult, reconcile
+from dkfs.overlay import backing
+from dkfs.overlay.mounted import FileSystem
+from dkfs.store import Store
+
+log = logging.getLogger(__name__)
+
+RESERVED = b".dkfs"
+# The recorder's thread computes while the loop serves: with the default of 5 ms each request would
+# wait that long for the interpreter (docs/decisions/0003).
+_SWITCH_INTERVAL_S = 0.0005
+
+
+# Hears how far a replay is: files done, files in all, bytes.
+Progress = Callable[[int, int, int], None]
+
+
+def serve(
+    settings: MountSettings,
+    *,
+    on_progress: Progress,
+    on_mounted: Callable[[], None],
+    lifeline: int | None = None,
+) -> bool:
+    """Mount, serve until unmounted or told to stop, record everything; return whether that is so.
+
+    Calls *on_mounted* once requests are answered.  *lifeline* is an fd: when the other end closes, the
+    mount ends.  Raises DkfsError if the mount cannot be made.
+    """
+    prepare(settings)
+    os.umask(0)  # modes are the application's business
+    _raise_limits()
+    with ExitStack() as stack:
+        root_fd = open_backing(settings, stack)
+        store = open_store(settings, stack)
+        replayed, seconds = replay(settings, store, root_fd, on_progress=on_progress)
+        service = Service(settings, store, version=__version__)
+        service.metrics.observe_recovery(seconds=seconds, reason="startup", succeeded=True)
+        recorder = Recorder(store, clock_ns=time.time_ns, on_commit=service.committed)
+        fs = FileSystem(
+            root_fd, store, recorder, reserved=reserved(settings), clock_ns=time.time_ns
+        )
+        service.start(fs)
+        for problem in replayed.problems:
+            log.warning("replay: %s", problem)
+        try:
+            _mount(settings, Operations(fs, service.metrics))
+            try:
+                sys.setswitchinterval(_SWITCH_INTERVAL_S)
+                trio.run(service.run, on_mounted, lifeline)
+            finally:
+                pyfuse3.close(unmount=True)
+        finally:
+            complete = fs.close()
+        service.finished(complete)
+        return complete
+
+
+def prepare(settings: MountSettings) -> None:
+    """Make every check that needs nothing to be open; detach a dead mount in the way."""
+    check_mount(settings, read_mounts(), uid=os.getuid())
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        raise MountError(
+            f"/dev/fuse cannot be opened: {exc.strerror}; expected the FUSE device"
+        ) from None
+    for path in (settings.mountpoint, settings.state_dir):
+        detach_dead(os.fsencode(path))
+
+
+def detach_dead(point: bytes) -> None:
+    """Take away every dkfs mount at *point* whose daemon is gone."""
+    while (mount := mounted_at(point, read_mounts())) is not None and mount.is_dkfs:
+        try:
+            os.statvfs(point)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+                return
+        else:
+            return
+        log.info("detaching the dead mount at %s", os.fsdecode(point))
+        backing.unmount(point, lazily=True)
+
+
+def open_backing(settings: MountSettings, stack: ExitStack) -> int:
+    """Open the state directory, once and for all; raises MountError."""
+    try:
+        fd = backing.open_directory(settings.state_dir)
+    except OSError as exc:
+        raise MountError(f"state directory {settings.state_dir}: {exc.strerror}") from None
+    stack.callback(os.close, fd)
+    return fd
+
+
+def open_store(settings: MountSettings, stack: ExitStack) -> Store:
+    """Open the store for writing, made first if there is nothing; raises StoreError."""
+    path = settings.store
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        Store.create(path, hash_algo=settings.hash_algo)
+    return stack.enter_context(Store.open(path, writable=True))
+
+
+def replay(
+    settings: MountSettings, store: Store, root_fd: int, *, on_progress: Progress
+) -> tuple[ReplayResult, float]:
+    """Make directory and store agree, see reconcile(); return its result and the seconds it took."""
+    started = time.monotonic()
+    result = reconcile(
+        store,
+        root_fd,
+        prefer=settings.prefer,
+        clock=time.time_ns,
+        identity=backing.identity(root_fd),
+        on_progress=on_progress,
+        allow_reserved=settings.snapdir == "disabled",
+    )
+    return result, time.monotonic() - started
+
+
+def reserved(settings: MountSettings) -> bytes | None:
+    """Return the name of the history in the root; None if it is disabled."""
+    return None if settings.snapdir == "disabled" else RESERVED
+
+
+def _raise_limits() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _mount(settings: MountSettings, operations: Operations) -> None:
+    # pyfuse3 takes ASCII only, and libfuse splits options at commas.
+    source = settings.fsname.encode("ascii", "replace").decode()
+    source = source.replace("\\", "\\\\").replace(",", "\\,")
+    options = {f"fsname={source}", "subtype=dkfs", "default_permissions"}
+    for option, on in (
+        ("allow_other", settings.allow_other),
+        ("ro", settings.read_only),
+        ("suid", settings.suid),
+        ("dev", settings.dev),
+        ("noexec", not settings.exec),
+        ("noatime", settings.noatime),
+        ("sync", settings.sync),
+        ("dirsync", settings.dirsync),
+    ):
+        if on:
+            options.add(option)
+    readiness.install()
+    try:
+        pyfuse3.init(operations, os.fspath(settings.mountpoint), options)
+    except RuntimeError as exc:
+        # libfuse has said more on stderr.
+        raise MountError(f"mounting on {settings.mountpoint} failed: {exc}") from None

@@ -1,0 +1,174 @@
+"""`dkfs run -- CMD`: a mount, an application on it, and who looks after both.
+
+Two processes: this one supervises and may be PID 1 of a container; the daemon serves.  They are apart
+because starting CMD may read from the mount, which a process that waits for it could not serve.
+"""
+
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import shutil
+import signal
+import stat
+import sys
+import time
+from typing import NoReturn
+
+from dkfs.config.settings import MountSettings
+from dkfs.daemon.launch import Progress, start
+from dkfs.errors import CommandError
+from dkfs.overlay import backing
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
+_NOT_FORWARDED = {
+    signal.SIGCHLD,
+    signal.SIGKILL,
+    signal.SIGSTOP,
+    # These would be ours, not the application's.
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGABRT,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGTSTP,
+}
+_GRACE_S = 10.0  # between SIGTERM and SIGKILL for an application that lost its mount
+
+
+def run(settings: MountSettings, argv: list[str], *, on_progress: Progress | None = None) -> int:
+    """Replay, mount, run *argv* there, record everything, unmount; return the exit status of *argv*.
+
+    128 + n if signal n ended it; 127 or 126 if it cannot be run, before anything is touched.
+    Raises DkfsError if the mount cannot be made.
+    """
+    program = _find(argv[0], settings)
+    reading, writing = os.pipe()
+    handled = set(signal.valid_signals()) - _NOT_FORWARDED
+    daemon = start(settings, on_progress=on_progress, lifeline=reading)
+    os.close(reading)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, handled | {signal.SIGCHLD})
+    child = _start_command(program, argv)
+    os.write(writing, b"%d" % child)  # whom the daemon ends if this process is killed
+    status = _watch(child, daemon, handled)
+    return _finish(status, child, daemon, settings)
+
+
+def _find(program: str, settings: MountSettings) -> str:
+    """Return the path of *program*; it may lie in the state directory that is not restored yet."""
+    found = shutil.which(program)
+    if found is not None:
+        return found
+    if "/" not in program:
+        raise CommandError(f"{program}: command not found", 127)
+    path = os.path.abspath(program)
+    for directory in (settings.mountpoint, settings.state_dir):
+        if path.startswith(os.fspath(directory) + "/"):
+            return program
+    if os.path.exists(path):
+        raise CommandError(f"{program}: not executable", 126)
+    raise CommandError(f"{program}: no such file", 127)
+
+
+def _start_command(program: str, argv: list[str]) -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    supervisor = os.getpid()
+    pid = os.fork()
+    if pid:
+        with contextlib.suppress(OSError):  # the child has done it already, or has ended
+            os.setpgid(pid, pid)
+        return pid
+    _become(program, argv, supervisor)
+
+
+def _become(program: str, argv: list[str], supervisor: int) -> NoReturn:
+    status = 126
+    try:
+        os.setpgid(0, 0)
+        _take_terminal()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != supervisor:
+            os._exit(128 + signal.SIGKILL)
+        # The directory this process is in may be the one that is now mounted over.
+        with contextlib.suppress(OSError):
+            os.chdir(os.environ.get("PWD") or os.getcwd())
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        os.execv(program, argv)  # noqa: S606 - that is what this command is for
+    except OSError as exc:
+        print(f"dkfs: {argv[0]}: {exc.strerror}", file=sys.stderr, flush=True)
+        status = 127 if exc.errno == errno.ENOENT else 126
+    finally:
+        os._exit(status)
+
+
+def _take_terminal() -> None:
+    """Make the application the terminal's foreground group, so that Ctrl-C is its own business."""
+    try:
+        if stat.S_ISCHR(os.fstat(0).st_mode) and os.isatty(0):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+            os.tcsetpgrp(0, os.getpgrp())
+    except OSError as exc:
+        log.debug("no terminal to take: %s", exc.strerror)
+
+
+def _watch(child: int, daemon: int, handled: set[signal.Signals]) -> int | None:
+    """Forward signals and reap until *child* ends; return its wait status, None if *daemon* ended."""
+    while True:
+        number = signal.sigwait(handled | {signal.SIGCHLD})
+        if number != signal.SIGCHLD:
+            _kill(child, number)
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return None
+            if pid == 0:
+                break
+            if pid == child:
+                return status
+            if pid == daemon:
+                return None
+
+
+def _finish(status: int | None, child: int, daemon: int, settings: MountSettings) -> int:
+    if status is None:
+        print("dkfs: the daemon ended, the application cannot go on", file=sys.stderr)
+        _end(child)
+        with contextlib.suppress(OSError):
+            backing.unmount(os.fsencode(settings.mountpoint), lazily=True)
+        return 1
+    _kill(daemon, signal.SIGTERM)
+    _, ended = os.waitpid(daemon, 0)
+    code = os.waitstatus_to_exitcode(status)
+    code = 128 - code if code < 0 else code
+    if os.waitstatus_to_exitcode(ended) != 0:
+        print("dkfs: not everything was recorded; the log says why", file=sys.stderr)
+        return code or 4
+    return code
+
+
+def _end(child: int) -> None:
+    """End the application: first kindly."""
+    _kill(child, signal.SIGTERM)
+    deadline_s = time.monotonic() + _GRACE_S
+    while time.monotonic() < deadline_s:
+        pid, _ = os.waitpid(child, os.WNOHANG)
+        if pid == child:
+            return
+        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+
+
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

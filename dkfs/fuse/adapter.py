@@ -1,0 +1,336 @@
+"""The pyfuse3 adapter: every request of the kernel becomes one call of the overlay; no behaviour."""
+
+import errno
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FUSEError, RequestContext
+
+from dkfs.fuse import readiness
+from dkfs.fuse.convert import FOREVER_S, entry_of, statvfs_of, virtual_entry_of, wanted_of
+from dkfs.fuse.served import Meter, changes, served
+from dkfs.model.ids import Seq
+from dkfs.overlay.mounted import FileSystem
+from dkfs.overlay.virtual import VIRTUAL
+
+
+class Operations(pyfuse3.Operations):
+    """See the module."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = True
+
+    def __init__(self, fs: FileSystem, meter: Meter) -> None:
+        super().__init__()
+        self._fs = fs
+        self._table = fs.table
+        self._names = fs.names
+        self._files = fs.files
+        self._attributes = fs.attributes
+        self._virtual = fs.virtual
+        self._recorder = fs.recorder
+        self.meter = meter
+
+    # Names
+
+    @served
+    def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> Any:
+        if self._virtual.owns(parent, name):
+            return virtual_entry_of(self._virtual.lookup(parent, name, ctx))
+        try:
+            inode, status = self._names.lookup(self._table[parent], name)
+        except FileNotFoundError:
+            entry = EntryAttributes()
+            entry.st_ino = pyfuse3.InodeT(0)
+            entry.entry_timeout = FOREVER_S
+            return entry
+        return entry_of(status, inode.id)
+
+    def forget(self, inode_list: Sequence[tuple[int, int]]) -> Any:
+        for number, lookups in inode_list:
+            if number < VIRTUAL:
+                self._fs.forget(number, lookups)
+            else:
+                self._virtual.forget(number, lookups)
+        return _nothing()
+
+    @changes
+    def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
+    ) -> Any:
+        self._refuse_virtual(parent_inode)
+        inode, status = self._names.mknod(self._table[parent_inode], name, mode, rdev, ctx)
+        return entry_of(status, inode.id)
+
+    @changes
+    def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> Any:
+        if parent_inode >= VIRTUAL:
+            return virtual_entry_of(self._virtual.mkdir(parent_inode, name, ctx))
+        inode, status = self._names.mkdir(self._table[parent_inode], name, mode, ctx)
+        return entry_of(status, inode.id)
+
+    @changes
+    def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> Any:
+        self._refuse_virtual(parent_inode)
+        inode, status = self._names.symlink(self._table[parent_inode], name, target, ctx)
+        return entry_of(status, inode.id)
+
+    @changes
+    def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> Any:
+        self._refuse_virtual(inode, new_parent_inode)
+        linked, status = self._names.link(
+            self._table[inode], self._table[new_parent_inode], new_name, ctx
+        )
+        return entry_of(status, linked.id)
+
+    @changes
+    def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
+        self._refuse_virtual(parent_inode)
+        self._names.unlink(self._table[parent_inode], name, ctx)
+
+    @changes
+    def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
+        if parent_inode >= VIRTUAL:
+            self._virtual.rmdir(parent_inode, name, ctx)
+            return
+        self._names.rmdir(self._table[parent_inode], name, ctx)
+
+    @changes
+    def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> Any:
+        self._refuse_virtual(parent_inode_old, parent_inode_new)
+        self._names.rename(
+            self._table[parent_inode_old],
+            name_old,
+            self._table[parent_inode_new],
+            name_new,
+            flags,
+            ctx,
+        )
+
+    def _refuse_virtual(self, *numbers: int) -> None:
+        for number in numbers:
+            if number >= VIRTUAL:
+                raise FUSEError(errno.EROFS)
+
+    # Directories
+
+    @served
+    def opendir(self, inode: int, ctx: RequestContext) -> Any:
+        if inode >= VIRTUAL:
+            return self._virtual.opendir(inode, ctx)
+        return self._names.opendir(self._table[inode])
+
+    @served
+    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> Any:
+        if fh >= VIRTUAL:
+            self._read_virtual(fh, start_id, token)
+            return
+        directory = self._names.inode_of(fh)
+        names = self._names.names(fh, again=start_id == 0)
+        table = self._table
+        if start_id < 2 and not self._dots(directory.id, start_id, token):
+            return
+        fd = table.fd(directory)
+        for index in range(max(0, start_id - 2), len(names)):
+            name = names[index]
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if not pyfuse3.readdir_reply(
+                token, name, entry_of(status, table.number(status)), index + 3
+            ):
+                break
+            table.found(directory, name, status).lookups += 1
+
+    def _dots(self, number: int, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
+        """Report "." and ".."; the kernel takes no reference to them."""
+        entry = EntryAttributes()
+        entry.st_ino = pyfuse3.InodeT(number)
+        entry.st_mode = pyfuse3.ModeT(0o040755)
+        return all(
+            pyfuse3.readdir_reply(token, name, entry, position)
+            for position, name in ((1, b"."), (2, b".."))
+            if position > start_id
+        )
+
+    def _read_virtual(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        number, names = self._virtual.names(fh, again=start_id == 0)
+        if start_id < 2 and not self._dots(number, start_id, token):
+            return
+        for index in range(max(0, start_id - 2), len(names)):
+            found = self._virtual.peek(number, names[index])
+            if found is None:
+                continue
+            if not pyfuse3.readdir_reply(token, names[index], virtual_entry_of(found), index + 3):
+                break
+            self._virtual.reference(found)
+
+    @served
+    def releasedir(self, fh: int) -> Any:
+        if fh >= VIRTUAL:
+            self._virtual.releasedir(fh)
+        else:
+            self._names.releasedir(fh)
+
+    @served
+    def fsyncdir(self, fh: int, datasync: bool) -> Any:
+        if fh >= VIRTUAL:
+            return None
+        fd, seq = self._attributes.fsyncdir(self._names.inode_of(fh))
+
+        def sync() -> None:
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            self._recorder.wait(seq)
+
+        return self._slowly(sync)
+
+    # Files
+
+    @changes
+    def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> Any:
+        self._refuse_virtual(parent_inode)
+        number, inode, status = self._names.create(
+            self._table[parent_inode], name, mode, flags, ctx
+        )
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(number)), entry_of(status, inode.id)
+
+    @served
+    def open(self, inode: int, flags: int, ctx: RequestContext) -> Any:
+        if inode >= VIRTUAL:
+            number = self._virtual.open(inode, flags, ctx)
+        else:
+            number = self._files.open(self._table[inode], flags, ctx)
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(number))
+
+    @served
+    def read(self, fh: int, off: int, size: int) -> Any:
+        if fh >= VIRTUAL:
+            return self._slowly(self._virtual.read, fh, off, size)
+        return self._files.read(fh, off, size)
+
+    @changes
+    def write(self, fh: int, off: int, buf: bytes) -> Any:
+        if fh >= VIRTUAL:
+            raise FUSEError(errno.EROFS)
+        written = self._files.write(fh, off, buf)
+        if self._files.handles[fh].sync:
+            return self._synced(fh, written)
+        return written
+
+    @served
+    def flush(self, fh: int) -> Any:
+        if fh < VIRTUAL:
+            self._files.flush(fh)
+
+    @served
+    def release(self, fh: int) -> Any:
+        if fh >= VIRTUAL:
+            self._virtual.release(fh)
+        else:
+            self._files.release(fh)
+
+    @served
+    def fsync(self, fh: int, datasync: bool) -> Any:
+        if fh >= VIRTUAL:
+            return None
+        return self._synced(fh, None)
+
+    async def _synced(self, fh: int, result: int | None) -> int | None:
+        fd, seq = self._files.fsync(fh)
+        await self._slowly(self._sync, fd, seq)
+        return result
+
+    def _sync(self, fd: int, seq: Seq) -> None:
+        self._recorder.hurry()  # the store syncs while the backing directory does
+        os.fsync(fd)
+        self._recorder.wait(seq)
+
+    async def _slowly(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run *work* in a thread while other requests are served."""
+        with readiness.busy():
+            return await trio.to_thread.run_sync(work, *args)
+
+    def room(self) -> Awaitable[None] | None:
+        """Return what to await before changing anything: the recorder is behind; None if not."""
+        if self._recorder.is_full:
+            return self._slowly(self._recorder.wait_room)
+        return None
+
+    # Attributes
+
+    @served
+    def getattr(self, inode: int, ctx: RequestContext) -> Any:
+        if inode >= VIRTUAL:
+            return virtual_entry_of(self._virtual.getattr(inode))
+        return entry_of(self._attributes.get(self._table[inode]), inode)
+
+    @changes
+    def setattr(
+        self,
+        inode: int,
+        attr: EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: RequestContext,
+    ) -> Any:
+        self._refuse_virtual(inode)
+        status = self._attributes.set(self._table[inode], wanted_of(attr, fields), fh, ctx)
+        return entry_of(status, inode)
+
+    @served
+    def readlink(self, inode: int, ctx: RequestContext) -> Any:
+        if inode >= VIRTUAL:
+            return self._virtual.readlink(inode, ctx)
+        return self._attributes.readlink(self._table[inode])
+
+    @served
+    def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> Any:
+        if inode >= VIRTUAL:
+            return self._virtual.getxattr(inode, name, ctx)
+        return self._attributes.getxattr(self._table[inode], name)
+
+    @served
+    def listxattr(self, inode: int, ctx: RequestContext) -> Any:
+        if inode >= VIRTUAL:
+            return self._virtual.listxattr(inode, ctx)
+        return self._attributes.listxattr(self._table[inode])
+
+    @changes
+    def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> Any:
+        self._refuse_virtual(inode)
+        self._attributes.setxattr(self._table[inode], name, value, ctx)
+
+    @changes
+    def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> Any:
+        self._refuse_virtual(inode)
+        self._attributes.removexattr(self._table[inode], name, ctx)
+
+    @served
+    def statfs(self, ctx: RequestContext) -> Any:
+        return statvfs_of(self._attributes.statfs())
+
+    @served
+    def access(self, inode: int, mode: int, ctx: RequestContext) -> Any:
+        return True  # the kernel checks: default_permissions is always on
+
+
+async def _nothing() -> None:
+    """Be awaited by pyfuse3, which awaits what forget() returns."""

@@ -1,0 +1,81 @@
+"""Between what the overlay returns and what pyfuse3 takes."""
+
+import os
+
+import pyfuse3
+from pyfuse3 import EntryAttributes
+
+from dkfs.overlay.attributes import NewAttributes
+from dkfs.overlay.virtual import VirtualStatus
+
+# dkfs owns the backing directory while it is mounted and invalidates by itself, so what the kernel
+# knows stays true: a day.  With short timeouts SQLite sees stale pages (facts in decisions/0003).
+FOREVER_S = 86_400.0
+
+
+def entry_of(status: os.stat_result, number: int) -> EntryAttributes:
+    """Return the entry of an inode that the kernel calls *number*."""
+    entry = EntryAttributes()
+    entry.st_ino = number
+    entry.entry_timeout = FOREVER_S
+    entry.attr_timeout = FOREVER_S
+    entry.st_mode = status.st_mode
+    entry.st_nlink = status.st_nlink
+    entry.st_uid = status.st_uid
+    entry.st_gid = status.st_gid
+    entry.st_rdev = status.st_rdev
+    entry.st_size = status.st_size
+    entry.st_blocks = status.st_blocks
+    entry.st_blksize = status.st_blksize
+    entry.st_atime_ns = status.st_atime_ns
+    entry.st_mtime_ns = status.st_mtime_ns
+    entry.st_ctime_ns = status.st_ctime_ns
+    return entry
+
+
+def virtual_entry_of(status: VirtualStatus) -> EntryAttributes:
+    """Return the entry of an inode in the history: asked for again each time.
+
+    Who may see it depends on who asks, and the kernel would answer others from its cache.
+    """
+    entry = EntryAttributes()
+    entry.st_ino = status.number
+    entry.entry_timeout = 0.0
+    entry.attr_timeout = 0.0
+    entry.st_mode = status.mode
+    entry.st_nlink = status.nlink
+    entry.st_uid = status.uid
+    entry.st_gid = status.gid
+    entry.st_rdev = status.rdev
+    entry.st_size = status.size
+    entry.st_blocks = -(-status.size // 512)
+    entry.st_atime_ns = entry.st_mtime_ns = status.mtime_ns
+    entry.st_ctime_ns = status.ctime_ns
+    return entry
+
+
+def wanted_of(attr: EntryAttributes, fields: pyfuse3.SetattrFields) -> NewAttributes:
+    """Return what a setattr request is to change."""
+    return NewAttributes(
+        mode=attr.st_mode & 0o7777 if fields.update_mode else None,
+        uid=attr.st_uid if fields.update_uid else None,
+        gid=attr.st_gid if fields.update_gid else None,
+        size=attr.st_size if fields.update_size else None,
+        atime_ns=attr.st_atime_ns if fields.update_atime else None,
+        mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+    )
+
+
+def statvfs_of(status: os.statvfs_result) -> pyfuse3.StatvfsData:
+    """Return the figures of the backing file system."""
+    data = pyfuse3.StatvfsData()
+    data.f_bsize = status.f_bsize
+    data.f_frsize = status.f_frsize
+    data.f_blocks = status.f_blocks
+    data.f_bfree = status.f_bfree
+    data.f_bavail = status.f_bavail
+    data.f_files = status.f_files
+    data.f_ffree = status.f_ffree
+    data.f_favail = status.f_favail
+    data.f_namemax = status.f_namemax
+    return data

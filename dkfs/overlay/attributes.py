@@ -1,0 +1,165 @@
+"""Attributes: getattr, setattr, extended attributes, statfs."""
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from dkfs.history.change import NodeChange
+from dkfs.model.ids import Seq
+from dkfs.model.operation import OpKind
+from dkfs.overlay.backing import by_fd, xattrs_of
+from dkfs.overlay.captures import Captures
+from dkfs.overlay.files import Files
+from dkfs.overlay.inodes import Inode, InodeTable
+from dkfs.overlay.journal import Journal
+from dkfs.overlay.origin import Caller
+
+STORE_XATTR = b"user.dkfs.store"  # on the root: the path of the store; answered, never listed
+
+
+class NewAttributes(NamedTuple):
+    """What setattr is to change; None leaves it as it is."""
+
+    mode: int | None = None  # permission bits
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+class Attributes:
+    """The metadata of inodes."""
+
+    def __init__(
+        self,
+        table: InodeTable,
+        journal: Journal,
+        captures: Captures,
+        files: Files,
+        *,
+        store_path: bytes,
+    ) -> None:
+        self._table = table
+        self._journal = journal
+        self._captures = captures
+        self._files = files
+        self._store_path = store_path
+
+    def get(self, inode: Inode) -> os.stat_result:
+        """Return the status of *inode*; raises OSError."""
+        return os.fstat(self._table.fd(inode))
+
+    def set(
+        self, inode: Inode, new: NewAttributes, number: int | None, caller: Caller
+    ) -> os.stat_result:
+        """Change attributes, through handle *number* if there is one; return the new status."""
+        fd = self._table.fd(inode)
+        path = by_fd(fd)
+        if new.size is not None:
+            self._truncate(inode, new.size, number, caller)
+        if new.uid is not None or new.gid is not None:
+            os.chown(path, -1 if new.uid is None else new.uid, -1 if new.gid is None else new.gid)
+        if new.mode is not None:
+            # After chown, which clears the set-user-id bits.
+            os.chmod(path, new.mode)
+        if new.atime_ns is not None or new.mtime_ns is not None:
+            now = os.fstat(fd)
+            os.utime(
+                path,
+                ns=(
+                    now.st_atime_ns if new.atime_ns is None else new.atime_ns,
+                    now.st_mtime_ns if new.mtime_ns is None else new.mtime_ns,
+                ),
+            )
+        status = os.fstat(fd)
+        if new._replace(size=None, atime_ns=None) != NewAttributes():
+            self._record(OpKind.SETATTR, inode, status, caller, with_xattrs=new.mode is not None)
+        return status
+
+    def _truncate(self, inode: Inode, size: int, number: int | None, caller: Caller) -> None:
+        if inode.frozen:
+            self._captures.before_truncate(inode, size)
+        handle = None if number is None else self._files.handles[number]
+        if handle is None and inode.handles:
+            handle = inode.handles[0]
+        if handle is not None and handle.writable:
+            before = os.fstat(handle.fd).st_size
+            os.ftruncate(handle.fd, size)
+            least = min(size, before)
+            self._captures.written(handle, max(0, least - 1), max(size, before, 1))
+            return
+        fd = self._files.open_for_truncation(inode)
+        try:
+            before = os.fstat(fd).st_size
+            os.ftruncate(fd, size)
+            self._captures.truncated(inode, fd, before, self._journal.origin(caller))
+        finally:
+            os.close(fd)
+
+    def _record(
+        self,
+        kind: OpKind,
+        inode: Inode,
+        status: os.stat_result,
+        caller: Caller,
+        *,
+        with_xattrs: bool,
+    ) -> None:
+        if inode.unlinked:
+            return
+        node = self._journal.node(inode)
+        # chmod changes the mask of an ACL, and setting an ACL changes the mode.
+        xattrs = xattrs_of(by_fd(self._table.fd(inode))) if with_xattrs else None
+        change = NodeChange(node, status, None, None, xattrs)
+        self._journal.changed(kind, self._journal.origin(caller), inode, change)
+
+    # Extended attributes
+
+    def getxattr(self, inode: Inode, name: bytes) -> bytes:
+        """Return the value of *name*; raises OSError."""
+        if name == STORE_XATTR and inode is self._table.root:
+            return self._store_path
+        return os.getxattr(by_fd(self._table.fd(inode)), name)
+
+    def listxattr(self, inode: Inode) -> list[bytes]:
+        """Return the names of all extended attributes; raises OSError."""
+        names = os.listxattr(by_fd(self._table.fd(inode)))
+        return [os.fsencode(name) for name in names]
+
+    def setxattr(self, inode: Inode, name: bytes, value: bytes, caller: Caller) -> None:
+        """Set *name* to *value*; raises OSError."""
+        self._refuse_reserved(inode, name)
+        fd = self._table.fd(inode)
+        os.setxattr(by_fd(fd), name, value)
+        self._record(OpKind.SETXATTR, inode, os.fstat(fd), caller, with_xattrs=True)
+
+    def removexattr(self, inode: Inode, name: bytes, caller: Caller) -> None:
+        """Remove *name*; raises OSError."""
+        self._refuse_reserved(inode, name)
+        fd = self._table.fd(inode)
+        os.removexattr(by_fd(fd), name)
+        self._record(OpKind.REMOVEXATTR, inode, os.fstat(fd), caller, with_xattrs=True)
+
+    def _refuse_reserved(self, inode: Inode, name: bytes) -> None:
+        if name == STORE_XATTR and inode is self._table.root:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    # The rest
+
+    def readlink(self, inode: Inode) -> bytes:
+        """Return what the symbolic link *inode* points to; raises OSError."""
+        fd = self._table.fd(inode)
+        if not stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return os.readlink(b"", dir_fd=fd)
+
+    def statfs(self) -> os.statvfs_result:
+        """Return the figures of the backing file system; raises OSError."""
+        return os.fstatvfs(self._table.root.fd)
+
+    def fsyncdir(self, inode: Inode) -> tuple[int, Seq]:
+        """Return an fd of the directory, to be synced and closed, and the version to wait for."""
+        fd = os.open(by_fd(self._table.fd(inode)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return fd, self._journal.recorder.last

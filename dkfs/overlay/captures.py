@@ -1,0 +1,138 @@
+"""Capture: decide that a version of a file's contents is due, and freeze them for the recorder."""
+
+import errno
+import logging
+import os
+import time
+
+from dkfs.core.content import CHUNK_SIZE
+from dkfs.core.extents import Extents, on_grid
+from dkfs.history.change import NodeChange
+from dkfs.history.frozen import Frozen, FrozenBytes, FrozenFile, Range
+from dkfs.model.operation import OpKind, Origin
+from dkfs.overlay.backing import by_fd
+from dkfs.overlay.handles import Handle
+from dkfs.overlay.inodes import Inode, InodeTable
+from dkfs.overlay.journal import Journal
+
+log = logging.getLogger(__name__)
+
+# Copied at once up to here (a read of 1 MiB from the page cache takes 0.1 ms), read later above.
+_COPY_MOST = 1024 * 1024  # bytes
+# A truncation that would have to save more than this waits until the recorder has read the file.
+_SAVE_MOST = 8 * 1024 * 1024  # bytes
+_WAIT_S = 60.0
+
+
+class Captures:
+    """Knows which files hold bytes that are in no version yet."""
+
+    def __init__(self, table: InodeTable, journal: Journal) -> None:
+        self._table = table
+        self._journal = journal
+        self._dirty: dict[Inode, float] = {}  # since when, monotonic seconds
+
+    def __len__(self) -> int:
+        return len(self._dirty)
+
+    def opened(self, handle: Handle, size: int) -> None:
+        """Note a handle for writing; *size* is the file's, in bytes, before it changes anything."""
+        inode = handle.inode
+        if inode.handles is None:
+            inode.handles = []
+            inode.recorded_size = size
+        inode.handles.append(handle)
+
+    def closed(self, handle: Handle) -> None:
+        """Note that a handle for writing goes; what it wrote must have been captured."""
+        handles = handle.inode.handles
+        assert handles is not None
+        handles.remove(handle)
+        if not handles:
+            handle.inode.handles = None
+
+    def written(self, handle: Handle, start: int, end: int) -> None:
+        """Note that [start, end) was written through *handle*."""
+        if not handle.dirty:
+            self._dirty.setdefault(handle.inode, time.monotonic())
+        handle.dirty.add(start, end)
+
+    def before_change(self, inode: Inode, start: int, end: int) -> None:
+        """Save what [start, end) is about to overwrite, if it is not recorded yet."""
+        assert inode.frozen is not None
+        for frozen in inode.frozen:
+            self._journal.recorder.saved(frozen.before_change(start, end))
+        inode.frozen = [f for f in inode.frozen if not f.wait_released(0)] or None
+
+    def before_truncate(self, inode: Inode, size: int) -> None:
+        """Save what lies at or after *size*, if it is not recorded yet."""
+        for frozen in inode.frozen or ():
+            if frozen.unsaved(size) <= _SAVE_MOST:
+                self._journal.recorder.saved(frozen.before_change(size, frozen.size))
+                continue
+            self._journal.recorder.hurry()
+            if not frozen.wait_released(_WAIT_S):
+                raise OSError(errno.EIO, "the contents before the truncation cannot be recorded")
+
+    def capture(self, inode: Inode, origin: Origin) -> None:
+        """Record the contents of *inode* as they are now, if anything was written since."""
+        if inode not in self._dirty:
+            return
+        handles = inode.handles
+        assert handles, "dirty inode without a handle"
+        extents = handles[0].dirty
+        for other in handles[1:]:
+            extents.update(other.dirty)
+        self._freeze(inode, handles[0].fd, extents, OpKind.WRITE, origin)
+        for handle in handles:
+            handle.dirty.clear()
+        del self._dirty[inode]
+
+    def truncated(self, inode: Inode, fd: int, before: int, origin: Origin) -> None:
+        """Record that *inode*, open as *fd*, was truncated by its name; it had *before* bytes."""
+        if inode.handles:
+            self.written(inode.handles[0], 0, max(before, 1))
+            self.capture(inode, origin)
+            return
+        inode.recorded_size = before
+        self._freeze(inode, fd, Extents(), OpKind.TRUNCATE, origin)
+
+    def _freeze(
+        self, inode: Inode, fd: int, extents: Extents, kind: OpKind, origin: Origin
+    ) -> None:
+        """Record *inode*, open as *fd*; *extents* are dirty, and what a change of size touched."""
+        status = os.fstat(fd)
+        size = status.st_size
+        if status.st_nlink == 0:
+            return  # nobody will ever find it by a name
+        node = self._journal.node(inode)
+        if size != inode.recorded_size:
+            least = min(size, inode.recorded_size)
+            extents.add(max(0, least - 1), max(size, inode.recorded_size))
+        frozen = self._frozen(inode, fd, on_grid(extents, grid=CHUNK_SIZE, size=size), size)
+        inode.recorded_size = size
+        self._journal.changed(kind, origin, inode, NodeChange(node, status, None, frozen))
+
+    def _frozen(self, inode: Inode, fd: int, ranges: tuple[Range, ...], size: int) -> Frozen:
+        if sum(end - start for start, end in ranges) <= _COPY_MOST:
+            return FrozenBytes(fd, ranges, size)
+        try:
+            own = os.open(by_fd(fd), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            return FrozenBytes(fd, ranges, size)  # memory is what is left
+        frozen = FrozenFile(own, ranges, size)
+        inode.frozen = [*(inode.frozen or ()), frozen]
+        return frozen
+
+    def capture_due(self, older_than_s: float) -> None:
+        """Capture every file that has been dirty for longer than *older_than_s*."""
+        until = time.monotonic() - older_than_s
+        for inode in [inode for inode, since in self._dirty.items() if since <= until]:
+            assert inode.handles
+            self.capture(inode, inode.handles[0].origin)
+
+    def capture_all(self) -> None:
+        """Capture every dirty file."""
+        self.capture_due(0.0)

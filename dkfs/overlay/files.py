@@ -1,0 +1,116 @@
+"""Open files: read, write, flush, fsync, release."""
+
+import os
+
+from dkfs.model.ids import Seq
+from dkfs.overlay.backing import by_fd
+from dkfs.overlay.captures import Captures
+from dkfs.overlay.handles import Handle, HandleTable
+from dkfs.overlay.inodes import Inode, InodeTable
+from dkfs.overlay.journal import Journal
+from dkfs.overlay.origin import Caller
+
+# Not for the backing directory: the kernel computes the offset of an append, dkfs's buffers are not
+# aligned for O_DIRECT, and O_SYNC is an fsync that the store has a part in.
+_NOT_PASSED = (
+    os.O_APPEND | os.O_DIRECT | os.O_SYNC | os.O_DSYNC | os.O_NOCTTY | os.O_EXCL | os.O_CREAT
+)
+_ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def backing_flags(flags: int) -> int:
+    """Return the flags with which the backing file is opened for an application's *flags*."""
+    if flags & os.O_ACCMODE == os.O_WRONLY:
+        # What was written is read again when it is captured.
+        flags = flags & ~os.O_ACCMODE | os.O_RDWR
+    return flags & ~_NOT_PASSED | _ALWAYS
+
+
+class Files:
+    """The files that applications have open."""
+
+    def __init__(self, table: InodeTable, journal: Journal, captures: Captures) -> None:
+        self._table = table
+        self._journal = journal
+        self._captures = captures
+        self.handles: HandleTable[Handle] = HandleTable()
+
+    def open(self, inode: Inode, flags: int, caller: Caller) -> int:
+        """Open *inode* and return the number of the handle; raises OSError."""
+        writes = (flags & os.O_ACCMODE) != os.O_RDONLY
+        size = 0
+        if flags & os.O_TRUNC:
+            size = os.fstat(self._table.fd(inode)).st_size
+            if inode.frozen:
+                self._captures.before_truncate(inode, 0)
+        fd = self._open_backing(inode, flags)
+        if writes and not flags & os.O_TRUNC:
+            size = os.fstat(fd).st_size
+        number = self.opened(inode, fd, flags, caller, size)
+        if flags & os.O_TRUNC and size:
+            if writes:
+                self._captures.written(self.handles[number], 0, size)
+            else:  # O_RDONLY | O_TRUNC truncates too
+                self._captures.truncated(inode, fd, size, self._journal.origin(caller))
+        return number
+
+    def opened(self, inode: Inode, fd: int, flags: int, caller: Caller, size: int) -> int:
+        """Take over *fd*, an open file of *inode* that had *size* bytes; return its number."""
+        handle = Handle(inode, fd, flags, self._journal.origin(caller))
+        if handle.writable:
+            self._captures.opened(handle, size)
+        return self.handles.add(handle)
+
+    def _open_backing(self, inode: Inode, flags: int) -> int:
+        # The name may have been given to something else only behind the mount, but a wrong file
+        # must never be opened: /proc/self/fd/N names the inode that the fd holds.
+        path = by_fd(self._table.fd(inode))
+        wanted = backing_flags(flags) & ~os.O_NOFOLLOW
+        try:
+            return os.open(path, wanted)
+        except PermissionError:
+            # A file that dkfs's user may write and not read.
+            return os.open(path, wanted & ~os.O_ACCMODE | flags & os.O_ACCMODE)
+
+    def open_for_truncation(self, inode: Inode) -> int:
+        """Return an fd for truncating *inode*, the caller's to close; raises OSError."""
+        return self._open_backing(inode, os.O_RDWR)
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """Return up to *size* bytes at *offset*; raises OSError."""
+        return os.pread(self.handles[number].fd, size, offset)
+
+    def write(self, number: int, offset: int, data: bytes) -> int:
+        """Write *data* at *offset*; return how many bytes were written; raises OSError."""
+        handle = self.handles[number]
+        if handle.inode.frozen:
+            self._captures.before_change(handle.inode, offset, offset + len(data))
+        written = os.pwrite(handle.fd, data, offset)
+        self._captures.written(handle, offset, offset + written)
+        return written
+
+    def flush(self, number: int) -> None:
+        """Capture what was written: an fd of this handle was closed.  Raises OSError."""
+        handle = self.handles[number]
+        if handle.writable:
+            self._captures.capture(handle.inode, handle.origin)
+
+    def release(self, number: int) -> None:
+        """Close the handle; what mmap wrote since the last flush is captured first."""
+        handle = self.handles[number]
+        try:
+            if handle.writable:
+                self._captures.capture(handle.inode, handle.origin)
+        finally:
+            self.handles.remove(number)
+            os.close(handle.fd)
+            if handle.writable:
+                self._captures.closed(handle)
+                self._table.forget(handle.inode, 0)
+
+    def fsync(self, number: int) -> tuple[int, Seq]:
+        """Capture; return the backing fd to sync and the version to wait for."""
+        handle = self.handles[number]
+        inode = handle.inode
+        self._captures.capture(inode, handle.origin)
+        return handle.fd, inode.last

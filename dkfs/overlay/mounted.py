@@ -1,0 +1,69 @@
+"""The file system of one mount, put together."""
+
+import os
+from collections.abc import Callable
+
+from dkfs.history.recorder import Recorder
+from dkfs.overlay.attributes import Attributes
+from dkfs.overlay.captures import Captures
+from dkfs.overlay.files import Files
+from dkfs.overlay.inodes import InodeTable
+from dkfs.overlay.journal import Journal
+from dkfs.overlay.names import Names
+from dkfs.overlay.origin import groups_of
+from dkfs.overlay.rollback import Rollback
+from dkfs.overlay.tags import Tags
+from dkfs.overlay.virtual import Virtual
+from dkfs.store import Store
+
+
+class FileSystem:
+    """Everything that serves requests on one backing directory; see the parts."""
+
+    def __init__(
+        self,
+        root_fd: int,
+        store: Store,
+        recorder: Recorder,
+        *,
+        reserved: bytes | None,
+        clock_ns: Callable[[], int],
+    ) -> None:
+        """Serve *root_fd*, recording to *recorder*; *reserved* is the root's name for the history."""
+        self.recorder = recorder
+        self.store = store
+        self.table = InodeTable(root_fd, committed=lambda: recorder.committed)
+        self.journal = Journal(recorder, store, self.table)
+        self.captures = Captures(self.table, self.journal)
+        self.files = Files(self.table, self.journal, self.captures)
+        self.names = Names(self.table, self.journal, self.captures, self.files, reserved=reserved)
+        self.attributes = Attributes(
+            self.table,
+            self.journal,
+            self.captures,
+            self.files,
+            store_path=os.fsencode(store.path),
+        )
+        self.tags = Tags(self.captures, recorder, store)
+        self.rollback = Rollback(self.table, self.journal, self.captures, recorder, store)
+        self.virtual = Virtual(store, name=reserved, tags=self.tags, clock_ns=clock_ns, groups=groups_of)
+
+    def forget(self, number: int, lookups: int) -> None:
+        """Take back references of the kernel; an unknown number is nobody's."""
+        try:
+            inode = self.table[number]
+        except OSError:
+            return
+        self.table.forget(inode, lookups)
+
+    def tick(self, older_than_s: float) -> None:
+        """Capture what has been dirty for so long, and forget what is not needed any more."""
+        self.captures.capture_due(older_than_s)
+        self.table.sweep()
+
+    def close(self) -> bool:
+        """Record everything that was written, let go; return whether all of it is in the store."""
+        self.captures.capture_all()
+        complete = self.recorder.close()
+        self.table.close()
+        return complete

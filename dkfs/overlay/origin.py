@@ -1,0 +1,73 @@
+"""Who asked for an operation."""
+
+import time
+from typing import Protocol
+
+from dkfs.model.operation import NOBODY, Origin
+
+_FRESH_S = 1.0  # a pid may be reused, and a process may exec: look again after this
+_MOST = 1024
+
+
+class Caller(Protocol):
+    """The process behind a request, as the kernel names it."""
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 if it is in a pid namespace that cannot be seen."""
+        ...
+
+    @property
+    def uid(self) -> int:
+        """The user id for file system access."""
+        ...
+
+    @property
+    def gid(self) -> int:
+        """The group id for file system access."""
+        ...
+
+
+class Origins:
+    """Turns callers into origins; remembers the names of processes for a moment."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], tuple[Origin, float]] = {}
+
+    def of(self, caller: Caller | None) -> Origin:
+        """Return the origin of *caller*; NOBODY if there is none."""
+        if caller is None:
+            return NOBODY
+        key = (caller.pid, caller.uid)
+        now = time.monotonic()
+        known = self._known.get(key)
+        if known is not None and known[1] > now:
+            return known[0]
+        origin = Origin(pid=caller.pid, uid=caller.uid, comm=_comm(caller.pid))
+        if len(self._known) >= _MOST:
+            self._known.clear()
+        self._known[key] = (origin, now + _FRESH_S)
+        return origin
+
+
+def _comm(pid: int) -> bytes:
+    """Return the name of process *pid*; empty if it is gone or in another pid namespace (pid 0)."""
+    if pid == 0:
+        return b""
+    try:
+        with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
+            return file.read(64).rstrip(b"\n")[:16]
+    except OSError:
+        return b""
+
+
+def groups_of(pid: int) -> frozenset[int]:
+    """Return the supplementary groups of process *pid*; none if it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            for line in file.read(8192).splitlines():
+                if line.startswith(b"Groups:"):
+                    return frozenset(int(word) for word in line.split()[1:])
+    except OSError:
+        return frozenset()
+    return frozenset()

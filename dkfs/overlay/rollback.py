@@ -1,0 +1,111 @@
+"""Rolling back under a running application: the backing directory, the log and the inode table.
+
+It runs between two requests, so nothing else changes anything meanwhile.  A node that exists before
+and after keeps its inode: open handles, locks and maps stay valid and see the contents gone back to.
+"""
+
+import os
+from typing import NamedTuple
+
+from dkfs.core.plan import Plan
+from dkfs.history import materialise
+from dkfs.history.outcome import Result
+from dkfs.history.recorder import Recorder
+from dkfs.history.rollback import Move
+from dkfs.model.ids import NodeId, Seq
+from dkfs.model.operation import Origin
+from dkfs.overlay.captures import Captures
+from dkfs.overlay.inodes import Inode, InodeTable
+from dkfs.overlay.journal import Journal
+from dkfs.store import Store
+
+
+class Stale(NamedTuple):
+    """What the kernel must be told to forget."""
+
+    names: tuple[tuple[int, bytes], ...]  # (directory, name) by the kernel's numbers
+    inodes: tuple[int, ...]
+
+
+class Rolled(NamedTuple):
+    """What a rollback did, or would do."""
+
+    seq: Seq  # the version that it is; of a dry run, the version it started from
+    plan: Plan
+    result: Result | None  # None: a dry run
+    stale: Stale
+
+
+class Rollback:
+    """Makes the tree, or parts of it, what they were."""
+
+    def __init__(
+        self,
+        table: InodeTable,
+        journal: Journal,
+        captures: Captures,
+        recorder: Recorder,
+        store: Store,
+    ) -> None:
+        self._table = table
+        self._journal = journal
+        self._captures = captures
+        self._recorder = recorder
+        self._store = store
+
+    def roll_back(self, move: Move, origin: Origin, *, dry_run: bool) -> Rolled:
+        """Do *move*.
+
+        Raises NotFoundError, OSError, StoreError; what was done before an error is found, and
+        recorded, at the next mount.
+        """
+        self._captures.capture_all()
+        self._recorder.flush()
+        base = self._recorder.committed
+        with self._store.read() as reader:
+            plan = move.plan(reader)
+            if dry_run:
+                return Rolled(base, plan, None, Stale((), ()))
+            known = self._known()
+            for binding in plan.names:
+                inode = known.get(binding.old)
+                if inode is not None:
+                    self._table.pin(inode)
+            result = materialise.apply(plan, reader, self._table.root.fd)
+            seq = self._recorder.append_states(
+                move.operation(self._recorder.now_ns(), origin),
+                plan.entry_nodes,
+                plan.entry_names,
+                expected=base,
+            )
+        return Rolled(seq, plan, result, self._settle(plan, known))
+
+    def _known(self) -> dict[NodeId, Inode]:
+        """Return every inode that the kernel knows, by its node."""
+        return {self._journal.node(i): i for i in self._table.known() if not i.unlinked}
+
+    def _settle(self, plan: Plan, known: dict[NodeId, Inode]) -> Stale:
+        """Bring the inode table up to date; return what the kernel must forget."""
+        names = []
+        for binding in plan.names:
+            parent = known.get(binding.parent)
+            if parent is not None:
+                names.append((parent.id, binding.name))
+            old = known.get(binding.old)
+            if old is not None and (old.parent, old.name) == (parent, binding.name):
+                self._table.unnamed(old)
+                old.unlinked = old.is_dir or os.fstat(old.fd).st_nlink == 0
+        for binding in plan.names:
+            new, parent = known.get(binding.new), known.get(binding.parent)
+            if new is not None and parent is not None and new.parent is None:
+                self._table.moved(new, parent, binding.name)
+                new.unlinked = False
+        inodes = []
+        for node in plan.nodes:
+            inode = known.get(node)
+            if inode is None:
+                continue
+            inodes.append(inode.id)
+            if inode.handles:
+                inode.recorded_size = os.fstat(inode.handles[0].fd).st_size
+        return Stale(tuple(names), tuple(inodes))
