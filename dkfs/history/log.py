@@ -84,10 +84,10 @@ def parse_by(text: str) -> By:
     """Return who is meant by "1234" (a pid), "pid=1234", "uid=1000", "comm=make" or "make"."""
     key, equals, value = text.partition("=")
     if not equals:
-        key, value = ("pid" if text.isdecimal() else "comm"), text
+        key, value = ("pid" if text.isdecimal() and text.isascii() else "comm"), text
     if key == "comm" and value:
         return By(comm=value.encode("utf-8", "surrogateescape"))
-    if key in ("pid", "uid") and value.isdecimal() and len(value) <= 10:
+    if key in ("pid", "uid") and value.isdecimal() and value.isascii() and len(value) <= 10:
         return By(pid=int(value)) if key == "pid" else By(uid=int(value))
     raise UsageError(f"{text!r} names nobody: expected PID, pid=N, uid=N, COMM or comm=COMM")
 

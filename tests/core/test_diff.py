@@ -1,0 +1,141 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkfs.core.diff import classify, differing_fields, differing_ranges
+from dkfs.model.ids import ROOT, BlobId, NodeId
+from dkfs.model.node import Attr, Chunk, Kind, NodeState
+
+A, B = BlobId(b"a" * 32), BlobId(b"b" * 32)
+CELL = 4
+
+FILE = NodeState(
+    attr=Attr(Kind.FILE, 0o644, 1, 2, 3, 4, 5, 0),
+    parent=ROOT,
+    name=b"f",
+    content=A,
+    is_manifest=False,
+    target=b"",
+    xattrs=None,
+)
+
+
+def of_kind(kind: Kind) -> NodeState:
+    return replace(FILE, attr=replace(FILE.attr, kind=kind, size=0), content=None)
+
+
+@pytest.mark.parametrize(
+    ("new", "fields", "change"),
+    [
+        (replace(FILE, content=B), ("content",), "M"),
+        (replace(FILE, is_manifest=True), ("content",), "M"),
+        (replace(FILE, attr=replace(FILE.attr, size=6)), ("content", "size"), "M"),
+        (replace(FILE, attr=replace(FILE.attr, mode=0o600)), ("mode",), "U"),
+        (replace(FILE, attr=replace(FILE.attr, uid=9)), ("uid",), "U"),
+        (replace(FILE, attr=replace(FILE.attr, gid=9)), ("gid",), "U"),
+        (replace(FILE, attr=replace(FILE.attr, mtime_ns=9)), ("mtime",), "U"),
+        (replace(FILE, xattrs=A), ("xattr",), "U"),
+        (replace(FILE, content=B, xattrs=A), ("content", "xattr"), "M"),
+        (FILE, (), None),
+        (replace(FILE, attr=replace(FILE.attr, ctime_ns=9)), (), None),
+        (replace(FILE, parent=NodeId(7), name=b"g"), (), None),
+    ],
+)
+def test_each_field_that_differs_is_named(
+    new: NodeState, fields: tuple[str, ...], change: str | None
+) -> None:
+    found = differing_fields(FILE, new)
+
+    assert found == fields
+    assert classify(FILE, new, found) == change
+
+
+def test_a_symlink_differs_by_its_target_and_not_by_its_length() -> None:
+    old = replace(of_kind(Kind.SYMLINK), target=b"x")
+    new = replace(old, target=b"yy", attr=replace(old.attr, size=2))
+
+    assert differing_fields(old, new) == ("target",)
+    assert classify(old, new, ("target",)) == "M"
+
+
+def test_a_device_differs_by_its_number() -> None:
+    old = of_kind(Kind.CHAR)
+    new = replace(old, attr=replace(old.attr, rdev=5))
+
+    assert differing_fields(old, new) == ("rdev",)
+    assert classify(old, new, ("rdev",)) == "M"
+
+
+def test_of_another_type_only_the_metadata_is_compared() -> None:
+    new = of_kind(Kind.DIR)
+
+    assert differing_fields(FILE, new) == ()
+    assert classify(FILE, new, ()) == "T"
+    assert differing_fields(FILE, replace(new, xattrs=A)) == ("xattr",)
+
+
+def test_the_mtime_of_a_directory_counts_only_on_request() -> None:
+    old = of_kind(Kind.DIR)
+    new = replace(old, attr=replace(old.attr, mtime_ns=9))
+    changed_file = replace(FILE, attr=replace(FILE.attr, mtime_ns=9))
+
+    assert differing_fields(old, new) == ("mtime",)
+    assert differing_fields(old, new, dir_times=False) == ()
+    assert differing_fields(FILE, changed_file, dir_times=False) == ("mtime",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "ranges"),
+    [
+        ([], [], []),
+        ([Chunk(4, A)], [Chunk(4, A)], []),
+        ([Chunk(4, A)], [Chunk(4, B)], [(0, 4)]),
+        ([Chunk(4, A), Chunk(4, A)], [Chunk(4, A), Chunk(4, B)], [(4, 8)]),
+        ([Chunk(4, A), Chunk(4, A)], [Chunk(4, B), Chunk(4, B)], [(0, 8)]),
+        ([Chunk(4, A)], [], [(0, 4)]),
+        ([], [Chunk(4, A), Chunk(2, None)], [(0, 6)]),
+        ([Chunk(12, None)], [Chunk(4, None), Chunk(4, A), Chunk(4, None)], [(4, 8)]),
+        ([Chunk(8, None), Chunk(4, A)], [Chunk(4, None), Chunk(4, B), Chunk(4, A)], [(4, 8)]),
+        ([Chunk(4, A), Chunk(2, B)], [Chunk(4, A), Chunk(3, A)], [(4, 7)]),
+        ([Chunk(5, None)], [Chunk(9, None)], [(5, 9)]),
+    ],
+)
+def test_the_ranges_in_which_contents_differ(
+    old: list[Chunk], new: list[Chunk], ranges: list[tuple[int, int]]
+) -> None:
+    assert differing_ranges(old, new) == ranges
+    assert differing_ranges(new, old) == ranges
+
+
+def cells(chunks: list[Chunk]) -> list[BlobId | None]:
+    """Return the blob of each byte."""
+    return [chunk.blob for chunk in chunks for _ in range(chunk.length)]
+
+
+@given(st.data())
+def test_ranges_hold_exactly_the_bytes_of_differing_cells(data: st.DataObject) -> None:
+    def contents() -> list[Chunk]:
+        blobs = data.draw(st.lists(st.sampled_from([A, B, None]), max_size=8))
+        merged: list[Chunk] = []
+        for blob in blobs:
+            if blob is None and merged and merged[-1].blob is None:
+                merged[-1] = Chunk(merged[-1].length + CELL, None)
+            else:
+                merged.append(Chunk(CELL, blob))
+        return merged
+
+    old, new = contents(), contents()
+    ranges = differing_ranges(old, new)
+
+    of_old, of_new = cells(old), cells(new)
+    missing = "nothing"
+    expected = {
+        i
+        for i in range(max(len(of_old), len(of_new)))
+        if (of_old[i] if i < len(of_old) else missing)
+        != (of_new[i] if i < len(of_new) else missing)
+    }
+    assert {i for start, end in ranges for i in range(start, end)} == expected
+    assert all(end < start for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False))
