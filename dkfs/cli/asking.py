@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dkfs.cli.location import Location
-from dkfs.cli.output import emit, json_path, printable
+from dkfs.cli.output import emit, json_path, note, printable
 from dkfs.cli.progress import Progress
 from dkfs.cli.reading import reading_at
 from dkfs.daemon.control import request
@@ -42,8 +42,11 @@ def encoded(paths: Iterable[bytes]) -> list[str]:
     return [base64.b64encode(path).decode("ascii") for path in paths]
 
 
-def print_changes(answer: Answer, args: argparse.Namespace, done: str) -> None:
-    """Print what a rollback, undo or redo changed, or would change, and a line that sums it up."""
+def print_changes(answer: Answer, args: argparse.Namespace, done: str) -> int:
+    """Print what a rollback, undo or redo changed, or would change, and a line that sums it up.
+
+    Return the exit status: 1 if something could not be changed.
+    """
     changes = answer.get("changes")
     as_json = getattr(args, "json", False)
     for change in changes if isinstance(changes, list) else ():
@@ -63,6 +66,10 @@ def print_changes(answer: Answer, args: argparse.Namespace, done: str) -> None:
             f"{done} version {answer.get('target')}, {_count(answer)};"
             f" this is version {answer.get('seq')}"
         )
+    problems = answer.get("problems")
+    for problem in problems if isinstance(problems, list) else ():
+        note(f"dkfs: {printable(str(problem))}")
+    return 1 if problems else 0
 
 
 def _path(change: Mapping[str, str]) -> bytes:

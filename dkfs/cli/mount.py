@@ -15,6 +15,7 @@ import os
 
 from dkfs.cli.mounting import add_flags, add_mount_flags, settings_of
 from dkfs.cli.parser import Parser, new_parser
+from dkfs.cli.progress import Progress
 from dkfs.config.checks import check_mount
 from dkfs.config.mounts import read_mounts
 from dkfs.config.sources import Layer
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Do it; return the exit status."""
     settings = settings_of(args, _paths(args))
     check_mount(settings, read_mounts(), uid=os.geteuid())
-    return mount(settings, foreground="foreground" in args)
+    with Progress("replaying") as progress:
+        return mount(settings, foreground="foreground" in args, on_progress=progress.replay)
 
 
 def _paths(args: argparse.Namespace) -> Layer:

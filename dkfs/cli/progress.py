@@ -45,3 +45,7 @@ class Progress:
         else:
             bar = str(done)
         print(f"\r{self._what} {bar}\x1b[K", end="", file=self._stream, flush=True)
+
+    def replay(self, done: int, total: int, size: int) -> None:  # noqa: ARG002 - see update
+        """Tell that *done* of *total* nodes and *size* bytes are written."""
+        self.update(done, total)

@@ -25,5 +25,4 @@ def add_parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit status."""
     answer = ask(find(args).store, "redo", dry_run=getattr(args, "dry_run", False))
-    print_changes(answer, args, "went forward to")
-    return 0
+    return print_changes(answer, args, "went forward to")

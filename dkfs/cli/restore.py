@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
                 seq,
                 path,
                 target,
-                on_progress=lambda done, total, _: progress.update(done, total),
+                on_progress=progress.replay,
             )
     for problem in result.problems:
         note(f"dkfs: {problem}")

@@ -37,5 +37,4 @@ def run(args: argparse.Namespace) -> int:
         paths=encoded(paths),
         dry_run=getattr(args, "dry_run", False),
     )
-    print_changes(answer, args, "rolled back to")
-    return 0
+    return print_changes(answer, args, "rolled back to")

@@ -13,14 +13,12 @@ exit status:
 
 import argparse
 import os
-import shutil
 
 from dkfs.cli.mounting import add_flags, add_mount_flags, make_state_dir, settings_of
-from dkfs.cli.output import note, printable
 from dkfs.cli.parser import Parser, new_parser
+from dkfs.cli.progress import Progress
 from dkfs.config.checks import check_mount
 from dkfs.config.mounts import read_mounts
-from dkfs.config.settings import MountSettings
 from dkfs.config.sources import Layer
 from dkfs.config.values import Given
 from dkfs.daemon.supervise import run as supervise
@@ -54,29 +52,7 @@ def run(args: argparse.Namespace) -> int:
         paths["mountpoint"] = Given(args.mountpoint, "--mountpoint")
     others = {"allow_other": Given("true", "default for root")} if os.geteuid() == 0 else {}
     settings = settings_of(args, paths, defaults=others)
-    status = _missing(program[0], settings)
-    if status:
-        return status
     make_state_dir(settings)
     check_mount(settings, read_mounts(), uid=os.geteuid())
-    return supervise(settings, program)
-
-
-def _missing(name: str, settings: MountSettings) -> int:
-    """Say so and return 127 or 126 if *name* cannot be run; 0 if it can, or will be known after the replay."""
-    if "/" in name:
-        full = os.path.realpath(name)
-        for directory in (settings.state_dir, settings.mountpoint):
-            if full.startswith(f"{os.path.realpath(directory)}/"):
-                return 0
-        found = os.path.exists(full)
-    else:
-        full = name
-        found = shutil.which(name, os.F_OK) is not None
-    if shutil.which(full) is not None:
-        return 0
-    if found:
-        note(f"dkfs: {printable(name)} cannot be executed")
-        return 126
-    note(f"dkfs: {printable(name)}: command not found")
-    return 127
+    with Progress("replaying") as progress:
+        return supervise(settings, program, on_progress=progress.replay)

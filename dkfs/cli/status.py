@@ -79,6 +79,6 @@ def _text(key: str, answer: Mapping[str, object]) -> str:
         return size_text(number(answer, key))
     if key == "lag_seconds" and isinstance(value, int | float):
         return f"{value:.3f} s"
-    if key == "since" and isinstance(value, int):
-        return local_time(value)
+    if key == "since" and isinstance(value, int | float):
+        return local_time(int(value * 10**9))
     return printable(str(value))

@@ -12,7 +12,7 @@ exit status:
 
 import argparse
 
-from dkfs.cli.asking import ask, settled_version
+from dkfs.cli.asking import ask, number, settled_version
 from dkfs.cli.location import find
 from dkfs.cli.output import aligned, emit, local_time, printable, utc_time
 from dkfs.cli.parser import Parser, add_dry_run, new_parser
@@ -61,13 +61,16 @@ def _list(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace) -> int:
     check_tag_name(args.name)
     location = find(args)
-    version = settled_version(location, getattr(args, "version", "latest"))
     if "dry_run" in args:
+        version = settled_version(location, getattr(args, "version", "latest"))
         with reading(args) as view:
             if view.reader.tag(args.name) is not None:
                 raise ExistsError(f"tag {args.name} exists already")
-    else:
+    elif "version" in args:
+        version = settled_version(location, args.version)
         ask(location.store, "tag", name=args.name, version=str(version))
+    else:
+        version = number(ask(location.store, "tag", name=args.name), "seq")
     if "json" in args:
         emit("tag", name=args.name, version=version, dry_run="dry_run" in args)
     else:

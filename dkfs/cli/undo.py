@@ -26,5 +26,4 @@ def add_parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit status."""
     answer = ask(find(args).store, "undo", dry_run=getattr(args, "dry_run", False))
-    print_changes(answer, args, "went back to")
-    return 0
+    return print_changes(answer, args, "went back to")
