@@ -24,6 +24,13 @@ STEP_NS = 1_000_000_000
 Place = tuple[NodeId, bytes]
 
 
+def visible(state: NodeState, *, dir_times: bool) -> tuple[object, ...]:
+    """Return what a difference is made of."""
+    no_mtime = not dir_times and state.attr.kind is Kind.DIR
+    attr = replace(state.attr, ctime_ns=0, mtime_ns=0 if no_mtime else state.attr.mtime_ns)
+    return attr, state.content, state.is_manifest, state.target, state.xattrs
+
+
 @dataclass(frozen=True)
 class ModelTree:
     """The tree at one version."""

@@ -10,9 +10,8 @@ from dkfs.model.ids import NO_NODE, ROOT, Seq
 from dkfs.model.node import Kind, NodeState
 from dkfs.model.operation import LogRecord, Operation, OpKind, Origin
 from dkfs.store import Reader
-from tests.history.model_history import ModelHistory, ModelLine
+from tests.history.model_history import ModelHistory, ModelLine, visible
 from tests.history.random_history import fill
-from tests.history.test_differ import visible
 
 SEEDS = [1, 2, 3]
 
@@ -39,7 +38,7 @@ def told(history: ModelHistory, path: bytes) -> list[tuple[int, str, OpKind]]:
 @pytest.mark.parametrize("oldest_first", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_line_has_the_paths_of_its_time(
-    history: ModelHistory, seed: int, oldest_first: bool
+    history: ModelHistory, *, seed: int, oldest_first: bool
 ) -> None:
     fill(history, seed, 300)
 
