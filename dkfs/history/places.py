@@ -52,7 +52,8 @@ class Directories:
         while above != ROOT and above not in self._open:
             if above in closed:
                 raise CorruptError(f"directory node {node} lies inside itself")
-            above, closed[above] = self.place(above)
+            parent, closed[above] = self.place(above)
+            above = parent
         fd = self._root_fd if above == ROOT else self._open[above]
         for directory in reversed(closed):
             fd = open_directory(closed[directory], fd)

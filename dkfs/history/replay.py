@@ -1,0 +1,265 @@
+"""Before a mount: makes directory and history agree, so that nothing of either is lost.
+
+An empty directory gets everything back.  What survived in a directory is recorded where it is newer, and replaced by
+the history where that is newer.  Whether a missing file was deleted or lost is told by the identity of the directory:
+in the one that was mounted last it was deleted, in any other it was lost.
+
+A replay that is killed is taken up by the next one: the note _REPLAYING, made before the first file is changed and kept
+until the last, says that what differs from the history in this directory is unfinished, not newer.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from dkfs.core.plan import Plan
+from dkfs.errors import UsageError
+from dkfs.history.fill import Progress, Source, fill
+from dkfs.history.found import Collector
+from dkfs.history.materialise import STAGING_NAME, apply
+from dkfs.history.outcome import Result
+from dkfs.history.plan import plan
+from dkfs.history.putback import PutBack
+from dkfs.history.scan import Finding, What, has_content, scan
+from dkfs.model.ids import ROOT, NodeId, Seq
+from dkfs.model.node import Kind
+from dkfs.model.operation import NOBODY, Operation, OpKind
+from dkfs.store import Reader, Store, Writer
+
+RESERVED_NAME = b".dkfs"
+
+_IDENTITY = b"identity"  # of the directory that was reconciled last
+_REPLAYING = b"replaying"  # identity of the directory that is being changed, else empty
+_GOING_BACK = (
+    b"going-back"  # with prefer="store": the version that the directory is to have, else empty
+)
+_DOUBT_NS = (
+    60 * 1_000_000_000
+)  # after a crash, files changed so long before the last operation are read
+
+Prefer = Literal["newer", "store", "dir"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """What a reconciliation did."""
+
+    seq: Seq  # the version that the directory now is
+    restored: int = 0  # nodes that came back from the history
+    recorded: int = 0  # names and nodes that were recorded
+    bytes: int = 0  # written to the directory, or read from it to be recorded
+    found: Seq = Seq(0)  # the version that recorded what was in the directory; 0: nothing had to be
+    rolled_back: Seq = Seq(0)  # prefer="store": the version that went back
+    problems: tuple[str, ...] = ()  # for people: one line each, path first
+
+
+def reconcile(
+    store: Store,
+    root_fd: int,
+    *,
+    prefer: Prefer,
+    clock_ns: Callable[[], int],
+    identity: bytes,
+    on_progress: Progress | None = None,
+    allow_reserved: bool = False,
+) -> ReplayResult:
+    """Make the directory *root_fd* and the last version of *store*, open for writing, the same.
+
+    *identity* tells one incarnation of the directory from another.  Raises UsageError for a directory with a file of
+    the reserved name in its root, StoreError, CorruptError and OSError.
+    """
+    if not allow_reserved and RESERVED_NAME in _names(root_fd):
+        raise UsageError(
+            "the state directory has a file named .dkfs in its root: expected none, dkfs shows the history there"
+        )
+    return _Reconciliation(store, root_fd, prefer, clock_ns, identity, on_progress).run()
+
+
+class _Reconciliation:
+    def __init__(
+        self,
+        store: Store,
+        root_fd: int,
+        prefer: Prefer,
+        clock_ns: Callable[[], int],
+        identity: bytes,
+        on_progress: Progress | None,
+    ) -> None:
+        self._store = store
+        self._root_fd = root_fd
+        self._prefer = prefer
+        self._clock_ns = clock_ns
+        self._identity = identity
+        self._on_progress = on_progress
+        with store.read() as reader:
+            self._last = reader.last
+            newest = reader.record(reader.last) if reader.last else None
+            time_ns = newest.operation.time_ns if newest else 0
+            self._rehash_since_ns = None if reader.clean() else time_ns - _DOUBT_NS
+            self._is_same = reader.meta(_IDENTITY) == identity
+            self._is_unfinished = reader.meta(_REPLAYING) == identity
+            going_back = reader.meta(_GOING_BACK)
+        self._target = Seq(int(going_back)) if going_back else self._last
+        self._restored = self._recorded = self._bytes = 0
+        self._found = self._rolled_back = Seq(0)
+        self._problems: list[str] = []
+
+    def run(self) -> ReplayResult:
+        """Do what the case asks for."""
+        if STAGING_NAME in _names(self._root_fd):
+            self._clear_staging()
+        is_empty = not _names(self._root_fd)
+        if self._last and is_empty and self._prefer != "dir":
+            self._fill()
+        elif self._last and self._prefer == "newer":
+            self._merge()
+        else:
+            self._record(self._record_all)
+            if self._last and self._prefer == "store":
+                self._go_back()
+        with self._store.write() as writer:
+            writer.put_meta(_IDENTITY, self._identity)
+            writer.put_meta(_REPLAYING, b"")
+            writer.put_meta(_GOING_BACK, b"")
+            seq = writer.last
+        return ReplayResult(
+            seq=seq,
+            restored=self._restored,
+            recorded=self._recorded,
+            bytes=self._bytes,
+            found=self._found,
+            rolled_back=self._rolled_back,
+            problems=tuple(self._problems),
+        )
+
+    # The history to the directory.
+
+    def _fill(self) -> None:
+        self._note(_REPLAYING, self._identity)
+        with self._store.read() as reader:
+            source = Source(reader, reader.last)
+            self._count(fill(source, self._root_fd, on_progress=self._on_progress))
+
+    def _go_back(self) -> None:
+        """Make the directory, all of it recorded, what the history was before."""
+        with self._store.read() as reader:
+            way = plan(reader, base=reader.last, target=self._target)
+            if way.is_empty:
+                return
+            self._count(apply(way, reader, self._root_fd))
+        with self._store.write() as writer:
+            operation = self._operation(writer, OpKind.ROLLBACK, self._target)
+            self._rolled_back = Seq(writer.last + 1)
+            writer.append(self._rolled_back, operation, way.entry_nodes, way.entry_names)
+
+    # The directory to the history.
+
+    def _record(self, choose: Callable[[Reader, Iterator[Finding]], Iterator[Finding]]) -> None:
+        """Record as one version the findings that *choose* lets pass."""
+        with self._store.read() as reader, self._store.write() as writer:
+            collector = Collector(reader, reader.last, self._on_progress)
+            findings = scan(
+                reader,
+                self._root_fd,
+                at=reader.last,
+                rehash_since_ns=self._rehash_since_ns,
+            )
+            found = collector.record(writer, choose(reader, findings), self._clock_ns)
+            if found != reader.last:
+                self._found = found
+            if self._prefer == "store" and self._last:
+                writer.put_meta(_GOING_BACK, b"%d" % self._target)
+        self._recorded += collector.recorded
+        self._bytes += collector.bytes
+        self._problems += collector.problems
+
+    def _record_all(self, _: Reader, findings: Iterator[Finding]) -> Iterator[Finding]:
+        return findings
+
+    def _merge(self) -> None:
+        """Record what is newer in the directory, put back what is newer in the history."""
+        back = PutBack()
+
+        def choose(reader: Reader, findings: Iterator[Finding]) -> Iterator[Finding]:
+            for finding in findings:
+                if self._is_store_newer(reader, finding):
+                    back.add(finding)
+                else:
+                    yield finding
+
+        self._record(choose)
+        if back.is_empty:
+            return
+        # After the findings are recorded: until then the files of an unfinished replay are told by this note.
+        self._note(_REPLAYING, self._identity)
+        with self._store.read() as reader:
+            way: Plan = back.plan(reader)
+            self._count(apply(way, reader, self._root_fd))
+
+    def _is_store_newer(self, reader: Reader, finding: Finding) -> bool:
+        if finding.what is What.MISSING:
+            return not self._is_same or self._is_unfinished
+        if finding.what is not What.CHANGED:
+            return False
+        if self._is_unfinished:
+            return True
+        old, status = finding.old, finding.status
+        assert old is not None
+        assert status is not None
+        if self._is_same:
+            # ctime, because mtime can be set: a file unpacked or copied with its old mtime is still the newer one.
+            # Only a crash of the machine makes a directory lose what the history has.
+            return old.attr.mtime_ns > status.st_mtime_ns and old.attr.ctime_ns > status.st_ctime_ns
+        if old.attr.mtime_ns != status.st_mtime_ns:
+            return old.attr.mtime_ns > status.st_mtime_ns
+        return old.attr.kind is not Kind.FILE or (
+            old.attr.size == status.st_size
+            and has_content(reader, old, finding.name, finding.dir_fd)
+        )
+
+    def _clear_staging(self) -> None:
+        """Record what a killed rollback left in its staging directory, then remove it."""
+        if not self._is_unfinished:
+            staged: set[NodeId] = set()
+
+            def choose(_: Reader, findings: Iterator[Finding]) -> Iterator[Finding]:
+                for finding in findings:
+                    is_top = (finding.parent, finding.name) == (ROOT, STAGING_NAME)
+                    if is_top or finding.parent in staged:
+                        staged.add(finding.node)
+                        yield finding
+
+            if self._last:
+                self._record(choose)
+            else:
+                self._record(self._record_all)
+        shutil.rmtree(STAGING_NAME, dir_fd=self._root_fd)
+        if self._is_unfinished:
+            return
+
+        def choose_gone(_: Reader, findings: Iterator[Finding]) -> Iterator[Finding]:
+            for finding in findings:
+                if (finding.parent, finding.name) == (ROOT, STAGING_NAME):
+                    yield finding
+
+        self._record(choose_gone)
+
+    def _note(self, name: bytes, value: bytes) -> None:
+        with self._store.write() as writer:
+            writer.put_meta(name, value)
+
+    def _operation(self, writer: Writer, kind: OpKind, target: Seq) -> Operation:
+        newest = writer.record(writer.last)
+        time_ns = max(self._clock_ns(), newest.operation.time_ns if newest else 0)
+        return Operation(kind, time_ns, NOBODY, target=target)
+
+    def _count(self, result: Result) -> None:
+        self._restored += result.created + result.rewritten + result.attributes
+        self._bytes += result.bytes_written
+        self._problems += result.problems
+
+
+def _names(fd: int) -> set[bytes]:
+    return {os.fsencode(name) for name in os.listdir(fd)}

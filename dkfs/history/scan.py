@@ -1,0 +1,267 @@
+"""Finds what a real directory has that a version has not, and the other way round, by looking at every file once.
+
+A file is the same if kind, size, mtime, mode and owner are what was recorded, and either its ctime is too (nothing was
+done to the inode since) or its extended attributes are.  What may have been changed within the tick of a clock, or in a
+crash, is told by the caller with *rehash_since_ns*: such files are compared by content.
+
+Names are matched by name and kind.  Files with more than one link are matched by inode as well: one that has no name in
+the history comes at the end, when it is known whether another name of it has a node.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from dkfs.errors import CorruptError
+from dkfs.history import content, fileout
+from dkfs.history.metadata import read_xattrs
+from dkfs.history.places import Directories
+from dkfs.history.tree import shown
+from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
+from dkfs.model.node import Kind, NodeState
+from dkfs.store import Reader
+
+
+class What(Enum):
+    """How the directory and the version differ at one name."""
+
+    NEW = auto()  # a node that only the directory has; the name may have led to another one
+    LINK = auto()  # a name that only the directory has, of a node that has others
+    CHANGED = auto()  # the same node, another state
+    MISSING = auto()  # a name that only the version has
+    SKIPPED = auto()  # cannot be looked at: as if it were unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference.  *dir_fd* is good until the next one is asked for."""
+
+    what: What
+    parent: NodeId
+    name: bytes
+    node: NodeId  # NEW: an id never used; MISSING: what the version has
+    old: NodeState | None = None  # CHANGED, MISSING: in the version
+    replaced: NodeId = NO_NODE  # NEW, LINK: what the name led to in the version
+    status: os.stat_result | None = None
+    dir_fd: int = -1
+    why: str = ""  # SKIPPED: for people, path first
+
+
+def scan(
+    reader: Reader, root_fd: int, *, at: Seq, rehash_since_ns: int | None
+) -> Iterator[Finding]:
+    """Yield how the directory *root_fd* differs from version *at*; 0: from nothing.
+
+    A directory comes before what it holds, except that files with several links and no known name come last.  Of a
+    directory that is MISSING only its name is given, not what it held.  Other file systems mounted in it are SKIPPED.
+    Raises OSError and CorruptError.
+    """
+    scanner = _Scanner(reader, root_fd, at, rehash_since_ns)
+    with scanner.directories:
+        yield from scanner.run()
+
+
+class _Scanner:
+    def __init__(self, reader: Reader, root_fd: int, at: Seq, rehash_since_ns: int | None) -> None:
+        self._reader = reader
+        self._root_fd = root_fd
+        self._at = at
+        # Compared with every file, so not None.
+        self._doubtful_ns = rehash_since_ns if rehash_since_ns is not None else 1 << 63
+        self._device = os.fstat(root_fd).st_dev
+        self._next = max(reader.next_node(), ROOT + 1)
+        self._inodes: dict[int, NodeId] = {}  # of files with several links
+        self._seen: dict[NodeId, int] = {}  # inode of each node that is not a directory
+        self._waiting: list[tuple[NodeId, bytes, NodeId]] = []  # directory, name, what it led to
+        self._directories: list[tuple[NodeId, bool]] = []  # still to be looked into; whether new
+        self.directories = Directories(root_fd, self._recorded_place)
+
+    def run(self) -> Iterator[Finding]:
+        """Find everything."""
+        status = os.fstat(self._root_fd)
+        old = self._reader.node(ROOT, self._at) if self._at else None
+        if old is None:
+            yield Finding(What.NEW, ROOT, b"", ROOT, status=status, dir_fd=self._root_fd)
+        elif self._differs(old, status, b".", self._root_fd):
+            yield Finding(
+                What.CHANGED, ROOT, b"", ROOT, old=old, status=status, dir_fd=self._root_fd
+            )
+        self._directories.append((ROOT, old is None))
+        while self._directories:
+            yield from self._look_into(*self._directories.pop())
+        for parent, name, replaced in self._waiting:
+            yield from self._decide_waiting(parent, name, replaced)
+
+    def _look_into(self, directory: NodeId, is_new: bool) -> Iterator[Finding]:  # noqa: FBT001 - of the stack
+        try:
+            fd = self.directories.fd(directory)
+        except PermissionError as exc:
+            yield self._skipped(directory, b"", exc.strerror or str(exc))
+            return
+        known = {} if is_new else dict(self._reader.children(directory, self._at))
+        with os.scandir(fd) as entries:
+            # Names first: what is found may be removed or replaced before the next is asked for.
+            names = [os.fsencode(entry.name) for entry in entries]
+        for name in names:
+            child = known.pop(name, NO_NODE)
+            fd = self.directories.fd(directory)
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                if child:
+                    known[name] = child
+                continue
+            if child:
+                finding = self._compare(directory, name, child, status, fd)
+                if finding is None:
+                    continue
+            elif status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                self._waiting.append((directory, name, NO_NODE))
+                continue
+            else:
+                finding = self._new(directory, name, NO_NODE, status, fd)
+            yield finding
+        for name, child in known.items():
+            old = self._reader.node(child, self._at)
+            yield Finding(What.MISSING, directory, name, child, old=old)
+
+    def _compare(
+        self, directory: NodeId, name: bytes, child: NodeId, status: os.stat_result, fd: int
+    ) -> Finding | None:
+        """Return how a name that both have differs; None if not, or if it is decided later."""
+        old = self._reader.node(child, self._at)
+        if old is None:
+            raise CorruptError(f"node {child} has a name but no state at version {self._at}")
+        if status.st_dev != self._device:
+            return self._skipped(directory, name, "another file system is mounted there")
+        if stat.S_IFMT(status.st_mode) != _FORMATS[old.attr.kind] or not _is_same_node(
+            old, status, name, fd
+        ):
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                self._waiting.append((directory, name, child))
+                return None
+            return self._new(directory, name, child, status, fd)
+        if old.attr.kind is Kind.DIR:
+            self.directories.put(child, (directory, name))
+            self._directories.append((child, False))
+        else:
+            inode = self._seen.setdefault(child, status.st_ino)
+            is_other = inode != status.st_ino  # than the one under another name of the same node
+            if status.st_nlink > 1:
+                if is_other or self._inodes.setdefault(status.st_ino, child) != child:
+                    self._waiting.append((directory, name, child))
+                    return None
+            elif is_other:
+                return self._new(directory, name, child, status, fd)
+        try:
+            if not self._differs(old, status, name, fd):
+                return None
+        except PermissionError as exc:
+            return self._skipped(directory, name, exc.strerror or str(exc))
+        return Finding(What.CHANGED, directory, name, child, old=old, status=status, dir_fd=fd)
+
+    def _differs(self, old: NodeState, status: os.stat_result, name: bytes, fd: int) -> bool:
+        attr = old.attr
+        if (
+            attr.mtime_ns != status.st_mtime_ns
+            or attr.mode != status.st_mode & 0o7777
+            or attr.uid != status.st_uid
+            or attr.gid != status.st_gid
+            or (attr.kind is Kind.FILE and attr.size != status.st_size)
+        ):
+            return True
+        is_touched = status.st_ctime_ns != attr.ctime_ns or status.st_ctime_ns >= self._doubtful_ns
+        if is_touched and self._xattrs_differ(old, name, fd):
+            return True
+        if attr.kind is Kind.FILE and attr.mtime_ns >= self._doubtful_ns:
+            return not has_content(self._reader, old, name, fd)
+        return False
+
+    def _xattrs_differ(self, old: NodeState, name: bytes, fd: int) -> bool:
+        path = b"/proc/self/fd/%d/%b" % (fd, name)
+        if old.xattrs is None and not os.listxattr(path, follow_symlinks=False):
+            return False
+        return read_xattrs(path, follow=False) != content.xattrs(self._reader, old)
+
+    def _new(
+        self, directory: NodeId, name: bytes, replaced: NodeId, status: os.stat_result, fd: int
+    ) -> Finding:
+        if status.st_dev != self._device:
+            return self._skipped(directory, name, "another file system is mounted there")
+        node = NodeId(self._next)
+        self._next += 1
+        if stat.S_ISDIR(status.st_mode):
+            self.directories.put(node, (directory, name))
+            self._directories.append((node, True))
+        return Finding(What.NEW, directory, name, node, replaced=replaced, status=status, dir_fd=fd)
+
+    def _decide_waiting(
+        self, directory: NodeId, name: bytes, replaced: NodeId
+    ) -> Iterator[Finding]:
+        fd = self.directories.fd(directory)
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        node = self._inodes.get(status.st_ino)
+        if node is None:
+            finding = self._new(directory, name, replaced, status, fd)
+            self._inodes[status.st_ino] = finding.node
+            yield finding
+        elif node != replaced:
+            yield Finding(
+                What.LINK, directory, name, node, replaced=replaced, status=status, dir_fd=fd
+            )
+
+    def _skipped(self, directory: NodeId, name: bytes, why: str) -> Finding:
+        names = [name] if name else []
+        above = directory
+        while above != ROOT:
+            above, step = self.directories.place(above)
+            names.append(step)
+        return Finding(
+            What.SKIPPED,
+            directory,
+            name,
+            NO_NODE,
+            why=f"{shown(b'/'.join(reversed(names)))}: {why}",
+        )
+
+    def _recorded_place(self, node: NodeId) -> tuple[NodeId, bytes]:
+        raise CorruptError(f"directory node {node} was not found")
+
+
+_FORMATS = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIR: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+    Kind.CHAR: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+}
+
+
+def has_content(reader: Reader, state: NodeState, name: bytes, dir_fd: int) -> bool:
+    """Return whether the file *name* in *dir_fd* has the contents of *state*; raises OSError.
+
+    A state whose contents are damaged is compared with nothing: the file is taken to differ.
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        return fileout.is_equal(fd, reader, state)
+    except CorruptError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _is_same_node(old: NodeState, status: os.stat_result, name: bytes, fd: int) -> bool:
+    """Return whether what cannot change in a node is the same: where a symlink leads, which device it is."""
+    if old.attr.kind is Kind.SYMLINK:
+        return status.st_ctime_ns == old.attr.ctime_ns or os.readlink(name, dir_fd=fd) == old.target
+    if old.attr.kind in (Kind.CHAR, Kind.BLOCK):
+        return status.st_rdev == old.attr.rdev
+    return True
