@@ -133,7 +133,7 @@ def replay(
         store,
         root_fd,
         prefer=settings.prefer,
-        clock=time.time_ns,
+        clock_ns=time.time_ns,
         identity=backing.identity(root_fd),
         on_progress=on_progress,
         allow_reserved=settings.snapdir == "disabled",

@@ -82,11 +82,11 @@ def _start_command(program: str, argv: list[str]) -> int:
     sys.stderr.flush()
     supervisor = os.getpid()
     pid = os.fork()
-    if pid:
-        with contextlib.suppress(OSError):  # the child has done it already, or has ended
-            os.setpgid(pid, pid)
-        return pid
-    _become(program, argv, supervisor)
+    if pid == 0:
+        _become(program, argv, supervisor)
+    with contextlib.suppress(OSError):  # the child has done it already, or has ended
+        os.setpgid(pid, pid)
+    return pid
 
 
 def _become(program: str, argv: list[str], supervisor: int) -> NoReturn:
