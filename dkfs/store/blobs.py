@@ -85,9 +85,12 @@ class BlobSource:
         self._segments = segments
         self.hash_data = hash_data
 
-    def read(self, blob: BlobId, location: BlobLocation) -> bytes:
-        """Return the bytes that *blob* names, verified; raises CorruptError, StoreError."""
-        stored = self._segments.read(location, blob)
+    def read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
+        """Return the bytes that *blob* names, verified; raises CorruptError, StoreError.
+
+        If *strict*, damage that does not change them (in a checksum, in a bit without meaning) counts too.
+        """
+        stored = self._segments.read(location, blob, strict=strict)
         try:
             data = decode(stored, location)
         except CorruptError as exc:

@@ -163,7 +163,7 @@ class _Checker:
                 if at.offset + RECORD.size + at.stored_length > sizes.get(at.segment, 0):
                     raise CorruptError(f"blob {blob.hex()} is behind the end of {at.segment}")
                 if self._read_data:
-                    self._reader.blob(blob)
+                    self._reader.blob(blob, strict=True)
 
     def counters(self) -> None:
         """No node id will be given out twice."""

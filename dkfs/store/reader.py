@@ -91,12 +91,17 @@ class Reader:
         return Seq(int.from_bytes(key[8:], "big")), codec.decode_node(data)
 
     def node_versions(
-        self, node: NodeId, first: Seq = Seq(1), last: Seq | None = None
+        self,
+        node: NodeId,
+        first: Seq = Seq(1),
+        last: Seq | None = None,
+        *,
+        reverse: bool = False,
     ) -> Iterator[tuple[Seq, NodeState]]:
         """Yield every state that *node* was given from *first* to *last*, with its version."""
         start = NODE_KEY.pack(node, first)
         end = NODE_KEY.pack(node, self.last if last is None else last)
-        for key, data in self._range("nodes", start, end):
+        for key, data in self._range("nodes", start, end, reverse=reverse):
             yield Seq(int.from_bytes(key[8:], "big")), codec.decode_node(data)
 
     def child(self, parent: NodeId, name: bytes, at: Seq) -> NodeId:
@@ -133,24 +138,45 @@ class Reader:
         except lmdb.Error as exc:
             raise index_error(exc) from exc
 
-    def child_versions(self, parent: NodeId, name: bytes) -> Iterator[tuple[Seq, NodeId]]:
+    def child_versions(
+        self, parent: NodeId, name: bytes, *, reverse: bool = False
+    ) -> Iterator[tuple[Seq, NodeId]]:
         """Yield what *name* in *parent* led to over time, oldest first; NO_NODE where it was removed."""
         if len(name) > NAME_LIMIT or b"\0" in name:
             return
         start = name_key(parent, name, 0)
-        for key, data in self._range("names", start, start[:-8] + _GREATEST_SEQ):
+        end = start[:-8] + _GREATEST_SEQ
+        for key, data in self._range("names", start, end, reverse=reverse):
             yield Seq(int.from_bytes(key[-8:], "big")), _node_id(data)
+
+    def names_ever(self, parent: NodeId) -> Iterator[bytes]:
+        """Yield every name that was in *parent* at any version, in byte order."""
+        prefix = SEQ.pack(parent)
+        cursor = self._new_cursor("names")
+        try:
+            more = cursor.set_range(prefix)
+            while more:
+                key = cursor.key()
+                if key[:8] != prefix:
+                    return
+                yield split_name_key(key)[0]
+                more = cursor.set_range(key[:-8] + _GREATEST_SEQ)
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
 
     def has_blob(self, blob: BlobId) -> bool:
         """Return whether *blob* is in the store."""
         return self._get("blobs", blob) is not None
 
-    def blob(self, blob: BlobId) -> bytes:
-        """Return the bytes that *blob* names, verified; raises CorruptError if damaged or missing."""
+    def blob(self, blob: BlobId, *, strict: bool = False) -> bytes:
+        """Return the bytes that *blob* names, verified; raises CorruptError if damaged or missing.
+
+        If *strict*, damage of the record that does not change them counts too.
+        """
         location = self.location(blob)
         if location is None:
             raise CorruptError(f"blob {blob.hex()} is not in the store")
-        return self._read(blob, location)
+        return self._read(blob, location, strict=strict)
 
     def location(self, blob: BlobId) -> codec.BlobLocation | None:
         """Return where *blob* is stored, None if it is not in the store."""
@@ -226,8 +252,8 @@ class Reader:
         except lmdb.Error as exc:
             raise index_error(exc) from exc
 
-    def _read(self, blob: BlobId, location: codec.BlobLocation) -> bytes:
-        return self._blobs.read(blob, location)
+    def _read(self, blob: BlobId, location: codec.BlobLocation, *, strict: bool = False) -> bytes:
+        return self._blobs.read(blob, location, strict=strict)
 
     def _get(self, table: str, key: bytes) -> bytes | None:
         try:

@@ -52,8 +52,11 @@ class SegmentReader:
         self._directory = directory
         self._files: dict[int, _OpenFile] = {}
 
-    def read(self, location: BlobLocation, blob: BlobId) -> bytes:
-        """Return the stored bytes of *blob*, unverified; raises CorruptError, StoreError."""
+    def read(self, location: BlobLocation, blob: BlobId, *, strict: bool = False) -> bytes:
+        """Return the stored bytes of *blob*; raises CorruptError, StoreError.
+
+        They are compared with the record's checksum only if *strict*: what they decode to is hashed anyway.
+        """
         need = RECORD.size + location.stored_length
         try:
             record = os.pread(self._file(location.segment).fd, need, location.offset)
@@ -65,7 +68,7 @@ class SegmentReader:
             ) from exc
         if len(record) != need:
             raise damaged(blob, location, f"{len(record)} bytes left, need {need}")
-        stored_length, _, encoding, length, found = RECORD.unpack_from(record)
+        stored_length, checksum, encoding, length, found = RECORD.unpack_from(record)
         if (stored_length, encoding, length, found) != (
             location.stored_length,
             location.encoding,
@@ -73,7 +76,10 @@ class SegmentReader:
             blob,
         ):
             raise damaged(blob, location, "the record's header is not that of the blob")
-        return record[RECORD.size :]
+        stored = record[RECORD.size :]
+        if strict and checksum != _checksum(encoding, length, blob, stored):
+            raise damaged(blob, location, "the record does not match its checksum")
+        return stored
 
     def close(self) -> None:
         """Close every file."""

@@ -250,9 +250,9 @@ class Writer(Reader):
             verified.clear()
         verified.add(blob)
 
-    def _read(self, blob: BlobId, location: codec.BlobLocation) -> bytes:
+    def _read(self, blob: BlobId, location: codec.BlobLocation, *, strict: bool = False) -> bytes:
         self._side.output.ensure_readable(location)
-        return super()._read(blob, location)
+        return super()._read(blob, location, strict=strict)
 
     def _put(self, table: str, key: bytes, record: bytes) -> None:
         try:

@@ -1,5 +1,6 @@
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -209,7 +210,7 @@ def test_nothing_at_all_is_corrupt(record: str) -> None:
 
 
 def test_a_node_with_content_and_a_short_name_is_compact() -> None:
-    state = NodeState(STATE.attr, NodeId(1), b"hello.text", BlobId(b"c" * 32), False, b"", None)
+    state = replace(STATE, is_manifest=False, xattrs=None)
 
     assert len(codec.encode_node(state)) == 95
 
@@ -291,7 +292,7 @@ def test_the_same_xattr_twice_is_corrupt() -> None:
 
 
 def test_a_manifest_flag_without_content_is_corrupt() -> None:
-    state = NodeState(STATE.attr, NodeId(1), b"f", None, False, b"", None)
+    state = replace(STATE, content=None, is_manifest=False)
     data = bytearray(codec.encode_node(state))
     data[1] |= 0x10
 

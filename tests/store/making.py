@@ -1,0 +1,58 @@
+"""Short ways to say the records that tests of the store put into it."""
+
+from dkfs.model.ids import NO_NODE, ROOT, BlobId, NodeId, Seq
+from dkfs.model.node import Attr, Kind, NodeState
+from dkfs.model.operation import NOBODY, Operation, OpKind
+from dkfs.store import Store, Writer
+
+TIME_NS = 1_700_000_000_000_000_000
+
+
+def file_state(
+    name: bytes = b"f",
+    *,
+    parent: int = ROOT,
+    size: int = 0,
+    content: BlobId | None = None,
+    is_manifest: bool = False,
+    mtime_ns: int = TIME_NS,
+    xattrs: BlobId | None = None,
+) -> NodeState:
+    """Return the state of a regular file."""
+    attr = Attr(Kind.FILE, 0o644, 1000, 1000, mtime_ns, mtime_ns, size, 0)
+    return NodeState(attr, NodeId(parent), name, content, is_manifest, b"", xattrs)
+
+
+def operation(
+    kind: OpKind = OpKind.WRITE, *, time_ns: int = TIME_NS, node: int = NO_NODE, name: bytes = b""
+) -> Operation:
+    """Return an operation by nobody."""
+    return Operation(kind, time_ns, NOBODY, node=NodeId(node), parent=ROOT, name=name)
+
+
+def append(
+    writer: Writer,
+    nodes: dict[int, NodeState] | None = None,
+    names: dict[tuple[int, bytes], int] | None = None,
+    *,
+    kind: OpKind = OpKind.WRITE,
+    time_ns: int = TIME_NS,
+) -> Seq:
+    """Append the next version and return its number."""
+    seq = Seq(writer.last + 1)
+    writer.append(
+        seq,
+        operation(kind, time_ns=time_ns),
+        [(NodeId(node), state) for node, state in (nodes or {}).items()],
+        [(NodeId(parent), name, NodeId(to)) for (parent, name), to in (names or {}).items()],
+    )
+    return seq
+
+
+def add_file(store: Store, name: bytes, data: bytes) -> tuple[Seq, NodeId, BlobId]:
+    """Commit a version that makes a file of one chunk; return version, node and content."""
+    with store.write() as writer:
+        blob, _ = writer.put_blob(data)
+        node = NodeId(max(writer.next_node(), 2))
+        state = file_state(name, size=len(data), content=blob)
+        return append(writer, {node: state}, {(ROOT, name): node}), node, blob
