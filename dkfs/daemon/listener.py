@@ -70,6 +70,10 @@ class Listener:
                 except OSError as exc:
                     failed = DkfsError(exc.strerror or str(exc))
                     await stream.send_all(json.dumps(error_message(failed)).encode() + b"\n")
+                except Exception:  # the edge: an error here would end the mount for everybody
+                    log.exception("a control request failed")
+                    failed = DkfsError("internal error; the daemon's log says more")
+                    await stream.send_all(json.dumps(error_message(failed)).encode() + b"\n")
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 log.debug("a client of the control socket went away: %s", exc)
 

@@ -1,6 +1,7 @@
 """The pyfuse3 adapter: every request of the kernel becomes one call of the overlay; no behaviour."""
 
 import errno
+import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from dkfs.fuse.served import Meter, changes, served
 from dkfs.model.ids import Seq
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
+
+log = logging.getLogger(__name__)
 
 
 class Operations(pyfuse3.Operations):
@@ -50,13 +53,16 @@ class Operations(pyfuse3.Operations):
             return entry
         return entry_of(status, inode.id)
 
-    def forget(self, inode_list: Sequence[tuple[int, int]]) -> Any:
-        for number, lookups in inode_list:
-            if number < VIRTUAL:
-                self._fs.forget(number, lookups)
-            else:
-                self._virtual.forget(number, lookups)
-        return _nothing()
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        try:
+            for number, lookups in inode_list:
+                if number < VIRTUAL:
+                    self._fs.forget(number, lookups)
+                else:
+                    self._virtual.forget(number, lookups)
+        except Exception:  # there is no reply to it, so that not even a FUSEError may be raised
+            self.meter.count_internal_error()
+            log.exception("forget failed")
 
     @changes
     def mknod(
@@ -330,7 +336,3 @@ class Operations(pyfuse3.Operations):
     @served
     def access(self, inode: int, mode: int, ctx: RequestContext) -> Any:
         return True  # the kernel checks: default_permissions is always on
-
-
-async def _nothing() -> None:
-    """Be awaited by pyfuse3, which awaits what forget() returns."""

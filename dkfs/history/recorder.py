@@ -230,6 +230,11 @@ class Recorder:
             except (DkfsError, OSError) as exc:
                 self._failed(exc)
                 continue
+            except Exception:  # an edge: who waits for this thread would wait for ever
+                log.exception("the recorder failed by an internal error")
+                with self._condition:
+                    self._abandon()
+                continue
             self._succeeded(batch, report)
             linger_s = min(_LINGER_MAX_S, max(_LINGER_MIN_S, 2 * (time.monotonic() - started)))
 

@@ -131,7 +131,12 @@ class Captures:
         until = time.monotonic() - older_than_s
         for inode in [inode for inode, since in self._dirty.items() if since <= until]:
             assert inode.handles
-            self.capture(inode, inode.handles[0].origin)
+            try:
+                self.capture(inode, inode.handles[0].origin)
+            except OSError as exc:
+                # Nobody asked, so nobody can be told; it stays dirty and is tried again.
+                log.error("%s cannot be read to be recorded: %s", inode.name, exc.strerror)
+                self._dirty[inode] = time.monotonic()
 
     def capture_all(self) -> None:
         """Capture every dirty file."""

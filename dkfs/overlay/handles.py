@@ -36,11 +36,11 @@ class DirHandle:
 
 
 class HandleTable(Generic[T]):
-    """Gives open things their numbers."""
+    """Gives open things their numbers, from *first* on."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 1) -> None:
         self._items: dict[int, T] = {}
-        self._next = 1
+        self._next = first
 
     def __len__(self) -> int:
         return len(self._items)

@@ -46,7 +46,9 @@ class FileSystem:
         )
         self.tags = Tags(self.captures, recorder, store)
         self.rollback = Rollback(self.table, self.journal, self.captures, recorder, store)
-        self.virtual = Virtual(store, name=reserved, tags=self.tags, clock_ns=clock_ns, groups=groups_of)
+        self.virtual = Virtual(
+            store, name=reserved, tags=self.tags, clock_ns=clock_ns, groups=groups_of
+        )
 
     def forget(self, number: int, lookups: int) -> None:
         """Take back references of the kernel; an unknown number is nobody's."""

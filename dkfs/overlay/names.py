@@ -40,7 +40,6 @@ class Names:
         self._files = files
         self._reserved = reserved
         self._euid = os.geteuid()
-        self._egid = os.getegid()
         self.directories: HandleTable[DirHandle] = HandleTable()
 
     # Reading
@@ -100,7 +99,7 @@ class Names:
                 self._table.forget(inode, 1)
                 raise
         try:
-            status = self._own(fd, mode, caller, os.fstat(fd))
+            status = self._own(fd, directory, mode, caller)
             inode = self._created(OpKind.CREATE, caller, parent, name, status, xattrs_of(fd))
             return self._files.opened(inode, fd, flags, caller, 0), inode, status
         except OSError:
@@ -157,7 +156,7 @@ class Names:
         make(directory)
         fd = os.open(name, backing.O_PATH, dir_fd=directory)
         try:
-            status = self._own(fd, mode, caller, os.fstat(fd))
+            status = self._own(fd, directory, mode, caller)
             inode = self._created(
                 kind, caller, parent, name, status, xattrs_of(by_fd(fd)), target=target
             )
@@ -165,15 +164,17 @@ class Names:
             os.close(fd)
         return inode, status
 
-    def _own(self, fd: int, mode: int, caller: Caller, status: os.stat_result) -> os.stat_result:
-        """Give what was just created to the caller; return its status."""
+    def _own(self, fd: int, directory: int, mode: int, caller: Caller) -> os.stat_result:
+        """Give what was just created in *directory* to the caller; return its status."""
+        status = os.fstat(fd)
+        if (caller.uid, caller.gid) == (status.st_uid, status.st_gid) or self._euid != 0:
+            return status  # who is not root cannot give files away, and serves only itself
         uid = caller.uid if caller.uid != status.st_uid else -1
-        # A directory with the set-group-id bit has given its group already.
-        gid = caller.gid if status.st_gid == self._egid != caller.gid else -1
+        gid = caller.gid if caller.gid != status.st_gid else -1
+        if os.fstat(directory).st_mode & stat.S_ISGID:
+            gid = -1  # the directory has given its own
         if (uid, gid) == (-1, -1):
             return status
-        if self._euid != 0:
-            return status  # cannot give files away; the caller is dkfs's own user anyway
         os.chown(by_fd(fd), uid, gid)
         if mode & _SUID_SGID and not stat.S_ISDIR(status.st_mode):
             os.chmod(by_fd(fd), status.st_mode & 0o7777)  # chown cleared the bits

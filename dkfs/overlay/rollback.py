@@ -8,6 +8,7 @@ import os
 from typing import NamedTuple
 
 from dkfs.core.plan import Plan
+from dkfs.errors import StoreError
 from dkfs.history import materialise
 from dkfs.history.outcome import Result
 from dkfs.history.recorder import Recorder
@@ -60,7 +61,8 @@ class Rollback:
         recorded, at the next mount.
         """
         self._captures.capture_all()
-        self._recorder.flush()
+        if not self._recorder.flush():
+            raise StoreError(f"the store fails, nothing was rolled back: {self._recorder.failure}")
         base = self._recorder.committed
         with self._store.read() as reader:
             plan = move.plan(reader)

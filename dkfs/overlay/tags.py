@@ -1,6 +1,6 @@
 """Tags: names for versions, made of everything written so far."""
 
-from dkfs.errors import ExistsError, NotFoundError
+from dkfs.errors import ExistsError, NotFoundError, StoreError
 from dkfs.history.recorder import Recorder
 from dkfs.model.ids import Seq
 from dkfs.model.operation import NOBODY, Operation, OpKind, Origin, Tag
@@ -22,7 +22,8 @@ class Tags:
         Raises ExistsError, StoreError.
         """
         self._captures.capture_all()
-        self._recorder.flush()
+        if not self._recorder.flush():
+            raise StoreError(f"the store fails, no tag was made: {self._recorder.failure}")
         with self._store.read() as reader:
             if reader.tag(name) is not None:
                 raise ExistsError(f"tag {name} exists already")
