@@ -86,6 +86,7 @@ class Captures:
         self._freeze(inode, handles[0].fd, extents, OpKind.WRITE, origin)
         for handle in handles:
             handle.dirty.clear()
+            handle.wrote = False
         del self._dirty[inode]
 
     def truncated(self, inode: Inode, fd: int, before: int, origin: Origin) -> None:

@@ -87,12 +87,17 @@ class Files:
             self._captures.before_change(handle.inode, offset, offset + len(data))
         written = os.pwrite(handle.fd, data, offset)
         self._captures.written(handle, offset, offset + written)
+        handle.wrote = True
         return written
 
     def flush(self, number: int) -> None:
-        """Capture what was written: an fd of this handle was closed.  Raises OSError."""
+        """Capture what was written: an fd of this handle was closed.  Raises OSError.
+
+        A shell's `> file` opens, duplicates and closes before anything is written: a file that was
+        only truncated is left to the next flush, or to release.
+        """
         handle = self.handles[number]
-        if handle.writable:
+        if handle.wrote:
             self._captures.capture(handle.inode, handle.origin)
 
     def release(self, number: int) -> None:

@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Handle:
     """An open regular file."""
 
-    __slots__ = ("dirty", "fd", "inode", "origin", "sync", "writable")
+    __slots__ = ("dirty", "fd", "inode", "origin", "sync", "writable", "wrote")
 
     def __init__(self, inode: Inode, fd: int, flags: int, origin: Origin) -> None:
         self.inode = inode
@@ -22,6 +22,7 @@ class Handle:
         self.writable = (flags & os.O_ACCMODE) != os.O_RDONLY
         self.sync = bool(flags & os.O_DSYNC)  # O_SYNC contains O_DSYNC
         self.origin = origin  # who opened it
+        self.wrote = False  # since the last capture; a truncation alone does not count
         self.dirty = Extents()  # written through this handle and in no version yet
 
 
