@@ -6,7 +6,7 @@ from itertools import chain
 
 from dkfs.core.diff import Change, Field, classify, differing_fields
 from dkfs.errors import CorruptError, NotFoundError, UsageError
-from dkfs.history.tree import NAME_MAX, DirectoryPaths, clean_path, components, is_under, shown
+from dkfs.history.tree import DirectoryPaths, clean_path, components, is_under, shown
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
 from dkfs.model.operation import LogRecord, Operation, OpKind, Origin
@@ -127,11 +127,12 @@ def file_history(reader: Reader, path: bytes) -> Iterator[FileVersion]:
 
 
 def spans(reader: Reader, path: bytes) -> Iterator[Span]:
-    """Yield when *path* named which node, in order; nothing if it never named any."""
+    """Return when *path* named which node, in order; nothing if it never named any.
+
+    One span may follow another of the same node without a gap.
+    """
     found = _root_span(reader)
     for name in components(path):
-        if len(name) > NAME_MAX:
-            return iter(())
         found = _spans_below(reader, found, name)
     return found
 
@@ -149,7 +150,7 @@ def _spans_below(reader: Reader, above: Iterator[Span], name: bytes) -> Iterator
         for seq, then in reader.child_versions(span.node, name):
             if seq >= span.end:
                 break
-            if seq <= first or then == node:
+            if seq <= first:
                 continue
             if node != NO_NODE:
                 yield Span(first, seq, node)

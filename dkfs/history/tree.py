@@ -7,7 +7,6 @@ from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
 from dkfs.store import Reader
 
-NAME_MAX = 255  # bytes; no file system that Linux has allows more
 _PATHS_KEPT = 65_536  # about 8 MiB
 _SHOWN = 200  # characters of a path in a message
 
@@ -28,8 +27,6 @@ class Tree:
 
     def child(self, directory: NodeId, name: bytes) -> NodeId:
         """Return what *name* in *directory* is; NO_NODE if nothing."""
-        if not 0 < len(name) <= NAME_MAX:
-            return NO_NODE
         return self.reader.child(directory, name, self.at)
 
     def children(self, directory: NodeId) -> Iterator[tuple[bytes, NodeId]]:

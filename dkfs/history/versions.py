@@ -161,7 +161,7 @@ def _split_place(text: str) -> tuple[str, str]:
     ends = [i for i, c in enumerate(text[: _TIME_MAX + 1]) if c == ":"]
     if len(text) <= _TIME_MAX:
         ends.append(len(text))
-    for end in reversed(ends[1:]):  # a version with no colon in it needs no search
+    for end in reversed(ends):
         if is_time(text[:end]):
             return text[:end], text[end + 1 :]
     version, _, path = text.partition(":")

@@ -101,6 +101,7 @@ def test_the_mtime_of_a_directory_counts_only_on_request() -> None:
         ([Chunk(8, None), Chunk(4, A)], [Chunk(4, None), Chunk(4, B), Chunk(4, A)], [(4, 8)]),
         ([Chunk(4, A), Chunk(2, B)], [Chunk(4, A), Chunk(3, A)], [(4, 7)]),
         ([Chunk(5, None)], [Chunk(9, None)], [(5, 9)]),
+        ([Chunk(4, A), Chunk(4, B)], [Chunk(2, B), Chunk(4, A), Chunk(2, B)], [(0, 8)]),
     ],
 )
 def test_the_ranges_in_which_contents_differ(

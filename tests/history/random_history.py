@@ -80,7 +80,7 @@ class RandomOperations:
         path = self._rng.choice(list(self._paths))
         if self._rng.random() < 0.5:
             self._history.chmod(path, self._rng.choice((0o600, 0o640, 0o700)))
-        elif self._kinds[path] is not Kind.SYMLINK:
+        elif self._kinds[path] in (Kind.FILE, Kind.DIR):
             self._history.setxattr(path, self._rng.choice(({}, {b"user.a": b"1"})))
 
     def _rename(self) -> None:

@@ -270,6 +270,21 @@ def test_another_name_is_a_new_line_and_moving_it_a_rename(history: ModelHistory
     assert lines(history, linked, history.last) == [("R", b"h", b"g")]
 
 
+def test_names_of_one_file_are_renamed_in_the_order_of_their_paths(history: ModelHistory) -> None:
+    history.create(b"1")
+    for name in (b"3", b"2"):
+        history.link(b"1", name)
+    base = history.last
+    for old, new in ((b"2", b"b"), (b"3", b"a"), (b"1", b"c")):
+        history.rename(old, new)
+
+    assert lines(history, base, history.last) == [
+        ("R", b"a", b"1"),
+        ("R", b"b", b"2"),
+        ("R", b"c", b"3"),
+    ]
+
+
 def test_only_the_mtime_of_a_directory_is_told_on_request(history: ModelHistory) -> None:
     history.mkdir(b"d")
     base = history.last
@@ -363,26 +378,3 @@ def test_ranges_of_something_against_nothing_are_all_of_it(history: ModelHistory
         assert content_ranges(reader, None, state) == [(0, 4)]
         assert content_ranges(reader, state, history.state(b"")) == [(0, 4)]
         assert content_ranges(reader, None, None) == []
-
-
-@pytest.mark.slow
-def test_the_cost_is_that_of_the_changes_and_not_of_the_tree(history: ModelHistory) -> None:
-    made = [b"d%03d/" % i for i in range(100)]
-    made += [b"d%03d/f%03d" % (i, j) for i in range(100) for j in range(100)]
-    base = history.found(made)
-    with history.batch():
-        for i in range(20):
-            history.chmod(b"d%03d/f007" % i, 0o600)
-
-    with history.store.read() as reader:
-        calls = 0
-        floor = reader._floor
-
-        def counting(table: str, key: bytes) -> tuple[bytes, bytes] | None:
-            nonlocal calls
-            calls += 1
-            return floor(table, key)
-
-        reader._floor = counting  # type: ignore[method-assign]
-        assert len(list(diff(reader, base, reader.last))) == 20
-        assert calls < 20 * 20

@@ -1,4 +1,4 @@
-"""What the differ says of random histories, against the model: applied to one version, it gives the other."""
+"""What the differ says of random and of large histories: applied to one version, it gives the other."""
 
 import random
 
@@ -111,3 +111,26 @@ def test_paths_choose_among_the_lines_and_change_none(history: ModelHistory, see
                 assert not wanted or each in chosen
                 if each in chosen and not wanted:
                     assert each.change == "R"
+
+
+@pytest.mark.slow
+def test_the_cost_is_that_of_the_changes_and_not_of_the_tree(history: ModelHistory) -> None:
+    made = [b"d%03d/" % i for i in range(100)]
+    made += [b"d%03d/f%03d" % (i, j) for i in range(100) for j in range(100)]
+    base = history.found(made)
+    with history.batch():
+        for i in range(20):
+            history.chmod(b"d%03d/f007" % i, 0o600)
+
+    with history.store.read() as reader:
+        calls = 0
+        floor = reader._floor
+
+        def counting(table: str, key: bytes) -> tuple[bytes, bytes] | None:
+            nonlocal calls
+            calls += 1
+            return floor(table, key)
+
+        reader._floor = counting  # type: ignore[method-assign]
+        assert len(list(diff(reader, base, reader.last))) == 20
+        assert calls < 20 * 20

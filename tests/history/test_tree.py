@@ -182,6 +182,7 @@ def test_remembered_paths_stay_right_when_there_are_too_many_to_remember(
         paths = DirectoryPaths(reader)
         for path in (b"a/b/c", b"x/y", b"a/b", b"a/b/c", b"x"):
             assert paths.join(nodes[path], b"f", reader.last) == path + b"/f"
+            assert len(paths._known) <= 4
 
 
 def test_path_that_is_a_prefix_of_another_is_not_confused() -> None:

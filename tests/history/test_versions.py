@@ -212,6 +212,15 @@ def test_since_is_from_a_time_on_and_until_is_up_to_it(
         assert parse_until(reader, text, now_ns=0) == until
 
 
+def test_since_a_tag_that_reads_as_a_time_is_since_the_tag(five: ModelHistory) -> None:
+    with five.store.write() as writer:
+        writer.put_tag(Tag("7s", Seq(2), 0))
+
+    with five.store.read() as reader:
+        assert parse_since(reader, "7s", now_ns=START_NS + 10 * S) == 2
+        assert parse_until(reader, "7s", now_ns=START_NS + 10 * S) == 2
+
+
 def test_since_an_unknown_version_is_not_found(five: ModelHistory) -> None:
     with five.store.read() as reader, pytest.raises(NotFoundError):
         parse_since(reader, "nosuch", now_ns=0)
