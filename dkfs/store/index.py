@@ -53,12 +53,13 @@ class Index:
         """
         env = self._env
         try:
-            try:
-                return env.begin(write=write)
-            except lmdb.PanicError:
-                self._replace(env)
-                return self._env.begin(write=write)
+            return env.begin(write=write)
         except lmdb.Error as exc:
+            try:
+                if self._has_other_env(env, failed=isinstance(exc, lmdb.PanicError)):
+                    return self._env.begin(write=write)
+            except lmdb.Error as again:
+                raise index_error(again) from again
             raise index_error(exc) from exc
 
     def meta(self, key: bytes) -> bytes | None:
@@ -84,14 +85,15 @@ class Index:
         """Close the environment."""
         self._env.close()
 
-    def _replace(self, env: lmdb.Environment) -> None:
-        """Open the environment again, unless another thread has done so since it was *env*."""
-        with self._lock:
-            if self._env is env:
+    def _has_other_env(self, env: lmdb.Environment, *, failed: bool) -> bool:
+        """Open the environment again if *failed*; return whether it is another than *env* now."""
+        with self._lock:  # so that an opening by another thread is waited for
+            if failed and self._env is env:
                 log.warning("index %s failed in a commit and is opened again", self.path)
                 env.close()
                 check_length(self.path)
                 self._open()
+            return self._env is not env
 
     def _open(self) -> None:
         try:
