@@ -48,19 +48,20 @@ def remember(writer: Writer, names: Iterable[tuple[NodeId, bytes, NodeId]]) -> N
         writer.put_meta(key, (writer.meta(key) or b"") + b"".join(rows))
 
 
+def candidates(reader: Reader, node: NodeId, at: Seq, *, since: Seq = Seq(1)) -> Iterator[Place]:
+    """Yield what may be names of *node* from version *since* to *at*: no name it had then is missing."""
+    yield from _remembered(reader, node)
+    for _, state in reader.node_versions(node, since, at):
+        yield state.parent, state.name
+
+
 def _links(reader: Reader, node: NodeId, at: Seq) -> Iterator[Place]:
     seen: set[Place] = set()
-    for found in _candidates(reader, node, at):
+    for found in candidates(reader, node, at):
         if found not in seen:
             seen.add(found)
             if reader.child(*found, at) == node:
                 yield found
-
-
-def _candidates(reader: Reader, node: NodeId, at: Seq) -> Iterator[Place]:
-    yield from _remembered(reader, node)
-    for _, state in reader.node_versions(node, last=at):
-        yield state.parent, state.name
 
 
 def _remembered(reader: Reader, node: NodeId) -> Iterator[Place]:

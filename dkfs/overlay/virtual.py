@@ -20,6 +20,7 @@ from typing import Protocol
 
 from dkfs.errors import CorruptError
 from dkfs.history.content import Contents, contents, xattrs
+from dkfs.history.versions import check_tag_name
 from dkfs.model.ids import ROOT, Seq
 from dkfs.model.node import Kind, NodeState
 from dkfs.overlay.access import ACL_ACCESS, ACL_DEFAULT, READ
@@ -33,6 +34,7 @@ from dkfs.store import Reader, Store
 
 __all__ = ["VIRTUAL", "TagKeeper", "Virtual", "VirtualStatus"]
 
+_ROOT_INODE = 1  # what the kernel calls the root of a mount
 _TYPES = {
     Kind.FILE: stat.S_IFREG,
     Kind.DIR: stat.S_IFDIR,
@@ -49,13 +51,13 @@ _SHOWN_BITS = 0o1777  # no set-user-id, no set-group-id
 
 
 class TagKeeper(Protocol):
-    """What makes and removes tags; called in a worker thread."""
+    """What makes and removes tags; called by mkdir() and rmdir()."""
 
     def tag(self, name: str) -> Seq:
-        """Name the present version *name*; raises ExistsError, UsageError."""
+        """Name the present version *name*; raises ExistsError, StoreError."""
 
-    def untag(self, name: str) -> None:
-        """Remove the tag *name*; raises NotFoundError."""
+    def untag(self, name: str) -> object:
+        """Remove the tag *name*; raises NotFoundError, StoreError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Virtual:
 
     def owns(self, parent: int, name: bytes) -> bool:
         """Return whether *name* in *parent* belongs to the history."""
-        return parent >= VIRTUAL or (parent == ROOT and name == self.name)
+        return parent >= VIRTUAL or (parent == _ROOT_INODE and name == self.name)
 
     # Names
 
@@ -144,6 +146,7 @@ class Virtual:
     def mkdir(self, parent: int, name: bytes, caller: Caller) -> VirtualStatus:
         """Tag the present version, if *parent* is tags/; take a reference to what tags/*name* is."""
         tag = self._tag_name(parent, name, caller)
+        check_tag_name(tag)
         self._tags.tag(tag)
         return self.lookup(parent, name, caller)
 
@@ -169,7 +172,7 @@ class Virtual:
     ) -> VirtualStatus:
         """Return what *name* in *parent* is; without *rights* nothing is refused."""
         check_length(name)
-        if parent == ROOT and name == self.name:
+        if parent == _ROOT_INODE and name == self.name:
             place = Place(Area.TOP)
         else:
             above = self._numbers.place(parent)
