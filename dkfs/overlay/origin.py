@@ -64,8 +64,8 @@ def _comm(pid: int) -> bytes:
 def groups_of(pid: int) -> frozenset[int]:
     """Return the supplementary groups of process *pid*; none if it is gone."""
     try:
-        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-            for line in file.read(8192).splitlines():
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:  # a process may have 65,536 groups: a line cut off would name others
                 if line.startswith(b"Groups:"):
                     return frozenset(int(word) for word in line.split()[1:])
     except OSError:

@@ -102,7 +102,7 @@ class Rights:
     def could(self, names: tuple[bytes, ...], at: Seq, want: int) -> bool:
         """Return whether the caller had all rights of *want* to the directory *names* at version *at*.
 
-        That is then, with the way to it, and now.
+        That is then and now, and the same for the way to it.
         """
         key = (names, at, want)
         if self.is_root:
@@ -132,7 +132,7 @@ class Rights:
     def _could_then_and_now(self, names: tuple[bytes, ...], at: Seq, want: int) -> bool:
         node = ROOT
         for name in names:
-            if not self._permits(node, at, EXECUTE):
+            if not (self._permits(node, at, EXECUTE) and self._enters(node)):
                 return False
             node = self._reader.child(node, name, at)
             if node == NO_NODE:
