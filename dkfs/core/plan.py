@@ -38,9 +38,7 @@ class Plan:
     steps: tuple[Step, ...] = ()
     sources: Mapping[NodeId, tuple[NodeId, bytes]] = field(default_factory=dict)
     # ^ where a node that is there already and gets another name can be found before anything changes
-    secondary: tuple[
-        Binding, ...
-    ] = ()  # names of new nodes besides the one in their state; see history.links
+    secondary_names: tuple[tuple[NodeId, bytes, NodeId], ...] = ()  # for history.links.remember()
     differences: tuple[Difference, ...] = ()  # for people, in the order of paths
 
     @property

@@ -76,7 +76,7 @@ class _Filler:
                 continue
             if directory != self._top or metadata_of_top:
                 self._finish(directory)
-            self.directories.forget(directory)
+            self.directories.close(directory)
 
     def _make_all(self, directory: NodeId) -> list[NodeId]:
         """Make all that is in *directory*; return the directories in it, empty as yet."""

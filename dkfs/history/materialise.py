@@ -150,7 +150,7 @@ class _Application:
         for node, (parent, name) in reversed(self._made.items()):
             fd = self._dirs.fd(parent)
             if is_directory(self._state(node)):
-                self._dirs.forget(node)
+                self._dirs.close(node)
                 os.rmdir(name, dir_fd=fd)
             else:
                 os.unlink(name, dir_fd=fd)
@@ -190,7 +190,7 @@ class _Application:
                 except FileNotFoundError:
                     continue
         for parent, name, old, _ in reversed(going):  # a directory comes before what it holds
-            self._dirs.forget(old)
+            self._dirs.close(old)
             try:
                 os.rmdir(name, dir_fd=self._dirs.fd(parent))
             except FileNotFoundError:
@@ -308,8 +308,7 @@ class _Application:
                 os.unlink(name, dir_fd=fd)
             except IsADirectoryError:
                 self._report(_STAGING, os.fsencode(name), "left there, its place was taken")
-        self._dirs.forget(_STAGING)
-        self._dirs.put(_STAGING, (ROOT, STAGING_NAME))
+        self._dirs.close(_STAGING)
         try:
             os.rmdir(STAGING_NAME, dir_fd=self._root_fd)
         except OSError as exc:

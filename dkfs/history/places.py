@@ -75,12 +75,11 @@ class Directories:
         finally:
             os.close(fd)
 
-    def forget(self, node: NodeId) -> None:
-        """Close directory *node*, which is gone or not wanted again."""
+    def close(self, node: NodeId) -> None:
+        """Close directory *node*, which is about to go or not wanted soon; where it is stays known."""
         fd = self._open.pop(node, None)
         if fd is not None:
             os.close(fd)
-        self._places.pop(node, None)
 
     def _close_oldest(self, *, keep: NodeId) -> None:
         oldest = next(node for node in self._open if node != keep)

@@ -103,10 +103,10 @@ class _Planner:
             names=names,
             steps=steps,
             sources=sources,
-            secondary=tuple(
-                name
-                for name in names
-                if name.new in copies and stated[name.new] != (name.parent, name.name)
+            secondary_names=tuple(
+                (parent, name, new)
+                for parent, name, _, new in names
+                if new in copies and stated[new] != (parent, name)
             ),
             differences=tuple(self._differences()),
         )
@@ -151,7 +151,7 @@ class _Planner:
                     raise ExistsError(f"{path} is not a directory: expected one, or nothing")
                 will = now
                 continue
-            made = self._identity(then)
+            made = self._copy(then) if self._is_here(then) else then
             self._bind(will, name, NO_NODE, made)
             self._states.setdefault(made, self._state(then))
             will = made
@@ -218,9 +218,13 @@ class _Planner:
             here = links(self._reader, then, self._base)
             if not here or any(self._is_inside(link, self._base) for link in here):
                 return then
-            self._copies[then] = self._next
+        return self._copy(then)
+
+    def _copy(self, node: NodeId) -> NodeId:
+        if node not in self._copies:
+            self._copies[node] = self._next
             self._next = NodeId(self._next + 1)
-        return self._copies[then]
+        return self._copies[node]
 
     def _is_here(self, node: NodeId) -> bool:
         """Return whether the directory has *node* now."""

@@ -166,7 +166,7 @@ class _Scanner:
         attr = old.attr
         if (
             attr.mtime_ns != status.st_mtime_ns
-            or attr.mode != status.st_mode & 0o7777
+            or (attr.mode != status.st_mode & 0o7777 and attr.kind is not Kind.SYMLINK)
             or attr.uid != status.st_uid
             or attr.gid != status.st_gid
             or (attr.kind is Kind.FILE and attr.size != status.st_size)
