@@ -6,13 +6,13 @@ import os
 import signal
 from collections.abc import Callable
 
-import pyfuse3
 import trio
 
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.commands import Commands
 from dkfs.daemon.listener import Listener
 from dkfs.errors import MountError
+from dkfs.fuse import connection
 from dkfs.history.recorder import Commit
 from dkfs.metrics.registry import Gauges, Metrics
 from dkfs.metrics.server import Server
@@ -91,7 +91,7 @@ class Service:
                 if lifeline is not None:
                     nursery.start_soon(self._hold, lifeline)
                 nursery.start_soon(self._announce, on_mounted)
-                await pyfuse3.main()
+                await connection.serve()
                 self._ready = False
                 await self._commands.drained()
                 nursery.cancel_scope.cancel()
@@ -117,7 +117,7 @@ class Service:
                 except MountError:
                     # Somebody still uses it, but dkfs was told to end.
                     await self.stop(lazily=True)
-                    pyfuse3.terminate()
+                    connection.end()
                 return
 
     async def _hold(self, lifeline: int) -> None:
@@ -132,7 +132,7 @@ class Service:
                 log.debug("process group %s is gone", group.decode())
         log.info("the process that started this mount is gone: unmounting")
         await self.stop(lazily=True)
-        pyfuse3.terminate()
+        connection.end()
 
     async def _read(self, fd: int) -> bytes:
         await trio.lowlevel.wait_readable(fd)

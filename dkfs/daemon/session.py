@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-import pyfuse3
 import trio
 
 from dkfs import __version__
@@ -18,7 +17,7 @@ from dkfs.config.mounts import mounted_at, read_mounts
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.service import Service
 from dkfs.errors import MountError
-from dkfs.fuse import readiness
+from dkfs.fuse import connection
 from dkfs.fuse.adapter import Operations
 from dkfs.history.recorder import Recorder
 from dkfs.history.replay import ReplayResult, reconcile
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 RESERVED = b".dkfs"
 # The recorder's thread computes while the loop serves: with the default of 5 ms each request would
 # wait that long for the interpreter (docs/decisions/0003).
-_SWITCH_INTERVAL_S = 0.0005
+_SWITCH_INTERVAL_S = 0.00005
 
 
 # Hears how far a replay is: files done, files in all, bytes.
@@ -67,12 +66,14 @@ def serve(
         for problem in replayed.problems:
             log.warning("replay: %s", problem)
         try:
-            _mount(settings, Operations(fs, service.metrics))
-            try:
+            with connection.mounted(
+                Operations(fs, service.metrics),
+                settings.mountpoint,
+                source=settings.fsname,
+                options=_options(settings),
+            ):
                 sys.setswitchinterval(_SWITCH_INTERVAL_S)
                 trio.run(service.run, on_mounted, lifeline)
-            finally:
-                pyfuse3.close(unmount=True)
         finally:
             complete = fs.close()
         service.finished(complete)
@@ -151,12 +152,8 @@ def _raise_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _mount(settings: MountSettings, operations: Operations) -> None:
-    # pyfuse3 takes ASCII only, and libfuse splits options at commas.
-    source = settings.fsname.encode("ascii", "replace").decode()
-    source = source.replace("\\", "\\\\").replace(",", "\\,")
-    options = {f"fsname={source}", "subtype=dkfs", "default_permissions"}
-    for option, on in (
+def _options(settings: MountSettings) -> set[str]:
+    options = (
         ("allow_other", settings.allow_other),
         ("ro", settings.read_only),
         ("suid", settings.suid),
@@ -165,12 +162,5 @@ def _mount(settings: MountSettings, operations: Operations) -> None:
         ("noatime", settings.noatime),
         ("sync", settings.sync),
         ("dirsync", settings.dirsync),
-    ):
-        if on:
-            options.add(option)
-    readiness.install()
-    try:
-        pyfuse3.init(operations, os.fspath(settings.mountpoint), options)
-    except RuntimeError as exc:
-        # libfuse has said more on stderr.
-        raise MountError(f"mounting on {settings.mountpoint} failed: {exc}") from None
+    )
+    return {option for option, on in options if on}

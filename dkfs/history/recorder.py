@@ -23,8 +23,11 @@ from dkfs.store import Store, Writer
 log = logging.getLogger(__name__)
 
 _MOST_OPERATIONS = 4096  # in one transaction
-_LINGER_MIN_S = 0.004  # wait this long for company when nobody is waiting
-_LINGER_MAX_S = 0.05
+# A transaction costs about 2 ms whatever is in it, so it waits for company when nobody waits for it:
+# a moment after little, longer while much is going on.
+_LINGER_S = 0.004
+_LINGER_BUSY_S = 0.05
+_BUSY = 16  # operations in the last transaction
 _RETRY_S = 1.0  # after a failed commit
 
 
@@ -221,10 +224,9 @@ class Recorder:
     # The recorder's thread.
 
     def _run(self) -> None:
-        linger_s = _LINGER_MIN_S
+        linger_s = _LINGER_S
         while self._await_work(linger_s):
             batch = [self._queue[i] for i in range(min(len(self._queue), _MOST_OPERATIONS))]
-            started = time.monotonic()
             try:
                 report = self._commit(batch)
             except (DkfsError, OSError) as exc:
@@ -236,7 +238,7 @@ class Recorder:
                     self._abandon()
                 continue
             self._succeeded(batch, report)
-            linger_s = min(_LINGER_MAX_S, max(_LINGER_MIN_S, 2 * (time.monotonic() - started)))
+            linger_s = _LINGER_BUSY_S if len(batch) > _BUSY else _LINGER_S
 
     def _await_work(self, linger_s: float) -> bool:
         """Wait for operations, and a little for more; return False when closing and done."""

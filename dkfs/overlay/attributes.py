@@ -15,6 +15,7 @@ from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.origin import Caller
 
+_CAPABILITY = b"security.capability"
 STORE_XATTR = b"user.dkfs.store"  # on the root: the path of the store; answered, never listed
 
 
@@ -121,7 +122,14 @@ class Attributes:
         """Return the value of *name*; raises OSError."""
         if name == STORE_XATTR and inode is self._table.root:
             return self._store_path
-        return os.getxattr(by_fd(self._table.fd(inode)), name)
+        if name == _CAPABILITY and inode.plain:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        try:
+            return os.getxattr(by_fd(self._table.fd(inode)), name)
+        except OSError as exc:
+            if name == _CAPABILITY and exc.errno == errno.ENODATA:
+                inode.plain = True
+            raise
 
     def listxattr(self, inode: Inode) -> list[bytes]:
         """Return the names of all extended attributes; raises OSError."""
@@ -133,6 +141,7 @@ class Attributes:
         self._refuse_reserved(inode, name)
         fd = self._table.fd(inode)
         os.setxattr(by_fd(fd), name, value)
+        inode.plain = False
         self._record(OpKind.SETXATTR, inode, os.fstat(fd), caller, with_xattrs=True)
 
     def removexattr(self, inode: Inode, name: bytes, caller: Caller) -> None:

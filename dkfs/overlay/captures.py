@@ -136,7 +136,7 @@ class Captures:
                 self.capture(inode, inode.handles[0].origin)
             except OSError as exc:
                 # Nobody asked, so nobody can be told; it stays dirty and is tried again.
-                log.error("%s cannot be read to be recorded: %s", inode.name, exc.strerror)
+                log.warning("%s cannot be read to be recorded: %s", inode.name, exc.strerror)
                 self._dirty[inode] = time.monotonic()
 
     def capture_all(self) -> None:

@@ -41,6 +41,7 @@ class Inode:
         "node",
         "parent",
         "pinned",
+        "plain",
         "recorded_size",
         "unlinked",
     )
@@ -59,6 +60,9 @@ class Inode:
         self.node: NodeId = NO_NODE  # in the history, once known
         self.last = Seq(0)  # the last operation that concerned it
         self.unlinked = False
+        self.plain = (
+            False  # known to have no security.capability, which the kernel asks for at each write
+        )
         self.handles: list[Handle] | None = None  # open for writing
         self.frozen: list[FrozenFile] | None = None  # contents being recorded
         self.recorded_size = (

@@ -193,6 +193,7 @@ class Names:
     ) -> Inode:
         inode = self._table.found(parent, name, status)
         inode.lookups += 1
+        inode.plain = not xattrs
         self._journal.created(
             kind,
             caller,

@@ -108,6 +108,7 @@ class Rollback:
             if inode is None:
                 continue
             inodes.append(inode.id)
+            inode.plain = False
             if inode.handles:
                 inode.recorded_size = os.fstat(inode.handles[0].fd).st_size
         return Stale(tuple(names), tuple(inodes))
