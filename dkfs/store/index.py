@@ -4,6 +4,7 @@ LMDB allows one environment per file and process, and none across fork: a proces
 daemonised. Stores of one process that name the same files share one Index through a registry kept here.
 """
 
+import errno
 import logging
 import os
 import stat
@@ -130,7 +131,7 @@ class Index:
 
 
 def index_error(exc: lmdb.Error) -> DkfsError:
-    """Return the error that says what *exc*, raised by LMDB, means to dkfs."""
+    """Return the error that says what *exc*, raised by LMDB, means to dkfs; ENOSPC keeps its errno."""
     damaged = (
         lmdb.CorruptedError,
         lmdb.PageNotFoundError,
@@ -140,7 +141,10 @@ def index_error(exc: lmdb.Error) -> DkfsError:
     )
     if isinstance(exc, damaged):
         return CorruptError(f"index: {exc}")
-    return StoreError(f"index: {exc}")
+    error = StoreError(f"index: {exc}")
+    if isinstance(exc, lmdb.DiskError):
+        error.errno = errno.ENOSPC
+    return error
 
 
 def create_index(path: Path, meta: dict[bytes, bytes]) -> None:

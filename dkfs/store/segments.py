@@ -257,9 +257,11 @@ class SegmentWriter:
         try:
             yield
         except OSError as exc:
-            raise StoreError(
+            error = StoreError(
                 f"segment {self._segment} in {self._directory} cannot be {what}: {exc.strerror}"
-            ) from exc
+            )
+            error.errno = exc.errno or error.errno  # ENOSPC is told apart from EIO
+            raise error from exc
 
 
 class _OpenFile:
