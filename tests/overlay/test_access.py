@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dkfs.overlay.access import ACL_ACCESS, EXECUTE, READ, WRITE, AclEntry, Tag, parse_acl, permitsfrom tests.overlay.acls import (
+from dkfs.overlay.access import ACL_ACCESS, EXECUTE, READ, WRITE, AclEntry, Tag, parse_acl, permits
+from tests.overlay.acls import (
     GROUP,
     GROUP_OBJ,
     IDENTITIES,
