@@ -218,7 +218,11 @@ class Names:
             caller,
             (inode, parent),
             Link(directory_node, name),
-            nodes=(NodeChange(node, status), NodeChange(directory_node, os.fstat(directory))),
+            # Every name of a node is in one of its states, or history.links could not find it.
+            nodes=(
+                NodeChange(node, status, Link(directory_node, name)),
+                NodeChange(directory_node, os.fstat(directory)),
+            ),
             names=(NameChange(directory_node, name, node),),
         )
         if inode.parent is None:
