@@ -47,9 +47,10 @@ class Files:
         if writes and not flags & os.O_TRUNC:
             size = os.fstat(fd).st_size
         number = self.opened(inode, fd, flags, caller, size)
-        if flags & os.O_TRUNC and size:
+        if flags & os.O_TRUNC:
             if writes:
-                self._captures.written(self.handles[number], 0, size)
+                # An empty file too: its mtime changes.
+                self._captures.written(self.handles[number], 0, max(size, 1))
             else:  # O_RDONLY | O_TRUNC truncates too
                 self._captures.truncated(inode, fd, size, self._journal.origin(caller))
         return number
