@@ -1,0 +1,128 @@
+"""Measure dkfs beside the raw directory and a plain pass-through, all in one run.
+
+Every number names its engine and io mode.  Close other programs first, and do not believe a --quick run.
+
+exit status:
+  0 everything ran, whether targets were reached or not; 1 something failed; 2 usage
+"""
+
+import argparse
+import fnmatch
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TypeVar
+
+from bench import machine, results
+from bench.peers import PEERS, BenchError, Peer, workshop
+from bench.plot import draw
+from bench.profiling import profile
+from bench.run import measure
+from bench.workload import Level, Workload
+from bench.workloads import WORKLOADS
+
+_RESULTS = Path(__file__).parent / "results"
+_BUSY = 0.5  # load average above which numbers are doubtful
+
+
+def main() -> int:
+    """Do what the command line says; return the exit status."""
+    parser = _parser()
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if args.list:
+        for kind in WORKLOADS:
+            print(f"{kind.name:16} {kind.title} [{kind.unit}]")
+        return 0
+    level = Level.TINY if args.tiny else Level.QUICK if args.quick else Level.FULL
+    kinds = _chosen(WORKLOADS, args.profile or args.only)
+    peers = _chosen(PEERS, args.peers)
+    if not kinds or not peers:
+        parser.error("nothing is called that; --list lists the workloads")
+    try:
+        with workshop(args.dir) as base:
+            if args.profile:
+                print(profile(kinds[0], base=base, level=level))
+                return 0
+            return _measure(args, base, level, kinds, peers)
+    except BenchError as exc:
+        print(f"bench: {exc}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--only", metavar="PATTERNS", help="workloads, shell patterns separated by commas")
+    add("--peers", metavar="PATTERNS", help="peers: " + ", ".join(peer.name for peer in PEERS))
+    add("--repetitions", type=int, default=3, metavar="N", help="of each, interleaved (3)")
+    add("--quick", action="store_true", help="do less: to see that it runs")
+    add("--tiny", action="store_true", help=argparse.SUPPRESS)
+    add("--name", help="keep the results in bench/results/NAME.json (time and commit)")
+    add("--results", type=Path, default=_RESULTS, metavar="DIR", help="keep the results there")
+    add("--dir", type=Path, help="work in a new directory in DIR (the one for temporary files)")
+    add("--plot", action="store_true", help="write NAME.svg beside the results")
+    add("--profile", metavar="WORKLOAD", help="run it once on dkfs under py-spy instead")
+    add("--list", action="store_true", help="list the workloads")
+    return parser
+
+
+_Named = TypeVar("_Named", type[Workload], type[Peer])
+
+
+def _chosen(kinds: tuple[_Named, ...], patterns: str | None) -> list[_Named]:
+    wanted = (patterns or "*").split(",")
+    return [kind for kind in kinds if any(fnmatch.fnmatch(kind.name, p) for p in wanted)]
+
+
+def _measure(
+    args: argparse.Namespace,
+    base: Path,
+    level: Level,
+    kinds: list[type[Workload]],
+    peers: list[type[Peer]],
+) -> int:
+    started = time.time()
+    about: dict[str, object] = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "level": level.name.lower(),
+        "repetitions": args.repetitions,
+        "commit": machine.commit(),
+        "machine": machine.machine(base),
+        "versions": machine.versions(),
+    }
+    if os.getloadavg()[0] > _BUSY:
+        _say(f"the machine is busy (load {os.getloadavg()[0]:.2f}): the numbers are doubtful")
+    measured = list(
+        measure(kinds, peers, base=base, level=level, repetitions=args.repetitions, say=_say)
+    )
+    about["seconds"] = round(time.time() - started, 1)
+    name = args.name or time.strftime("%Y%m%d-%H%M%S-", time.gmtime(started)) + str(about["commit"])
+    kept = args.results / f"{name}.json"
+    results.write(kept, {"name": name, **about}, measured)
+    print(results.table(measured, peers))
+    print(
+        f"median (best) of {args.repetitions}; shares are of raw's median; {_caution(level)}{kept}"
+    )
+    if args.plot:
+        draw(kept.with_suffix(".svg"), measured, peers)
+    return 1 if any(item.errors for item in measured) else 0
+
+
+def _caution(level: Level) -> str:
+    return "" if level is Level.FULL else f"level {level.name.lower()}, not for quoting; "
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Where and with what the numbers were made."""
+
+import os
+import platform
+import sqlite3
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bench.peers import CHECKOUT
+from dkfs import __version__
+
+_PACKAGES = ("pyfuse3", "trio", "lmdb", "blake3", "zstandard")
+_PROGRAMS = ("fusermount3", "git", "tar", "gcc", "make")
+
+
+def machine(place: Path) -> dict[str, object]:
+    """Return what the machine is, with the file system of *place*."""
+    processors = Path("/proc/cpuinfo").read_text().splitlines()
+    models = {
+        line.partition(":")[2].strip() for line in processors if line.startswith("model name")
+    }
+    memory = Path("/proc/meminfo").read_text().split()[1]
+    return {
+        "processor": ", ".join(sorted(models)) or platform.machine(),
+        "processors": len(os.sched_getaffinity(0)),
+        "memory_mib": int(memory) // 1024,
+        "kernel": platform.release(),
+        "filesystem": _output("stat", "--file-system", "--format=%T", os.fspath(place)),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that takes part."""
+    found = {"dkfs": __version__, "python": platform.python_version()}
+    found["sqlite"] = sqlite3.sqlite_version
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    for program in _PROGRAMS:
+        found[program] = _output(program, "--version").partition("\n")[0]
+    return found
+
+
+def commit() -> str:
+    """Return the commit of the checkout, with a plus if files differ from it."""
+    head = _output("git", "-C", os.fspath(CHECKOUT), "rev-parse", "--short=12", "HEAD")
+    changed = _output("git", "-C", os.fspath(CHECKOUT), "status", "--porcelain", "-uno")
+    return head + ("+" if changed else "")
+
+
+def _output(*words: str) -> str:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,67 @@
+"""Where the daemon spends its time during one workload, by py-spy."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from bench.peers import BenchError, Dkfs
+from bench.run import sample
+from bench.workload import Level, Workload
+
+_RATE_HZ = 400
+_SHOWN = 25
+
+
+def profile(kind: type[Workload], *, base: Path, level: Level) -> str:
+    """Run *kind* once on dkfs under py-spy; return the functions that took the time."""
+    (base / "materials").mkdir()
+    workload = kind(level, base / "materials")
+    stacks = base / "stacks"
+    peer = Dkfs(base / "dkfs")
+    workload.populate(peer.backing)
+    with peer:
+        words = [_py_spy(), "record", "--pid", str(peer.pid), "--rate", str(_RATE_HZ), "--threads"]
+        spy = subprocess.Popen(
+            [*words, "--format", "raw", "--output", os.fspath(stacks), "--nonblocking"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            taken = sample(workload, peer, 0)
+        finally:
+            spy.send_signal(signal.SIGINT)
+            spy.wait()
+    about = f"{kind.name} on {peer.label}: {taken.value:.4g} {kind.unit}, setup and checks included"
+    return f"{about}\n{_summary(stacks.read_text().splitlines())}"
+
+
+def _py_spy() -> str:
+    beside = Path(sys.executable).parent / "py-spy"
+    found = os.fspath(beside) if beside.exists() else shutil.which("py-spy")
+    if found is None:
+        raise BenchError("--profile needs py-spy, which is not installed")
+    return found
+
+
+def _summary(lines: list[str]) -> str:
+    own: Counter[str] = Counter()
+    within: Counter[str] = Counter()
+    threads: Counter[str] = Counter()
+    for line in lines:
+        stack, _, text = line.rpartition(" ")
+        frames = stack.split(";")
+        threads[frames[0]] += int(text)
+        own[frames[-1]] += int(text)
+        for frame in set(frames[1:]):
+            within[frame] += int(text)
+    total = sum(threads.values()) or 1
+    parts = [f"{total} samples at {_RATE_HZ} Hz"]
+    for title, counter in (("threads", threads), ("self", own), ("with callees", within)):
+        parts.append(f"\n{title}:")
+        parts += [f"  {n / total:6.1%}  {name}" for name, n in counter.most_common(_SHOWN)]
+    return "\n".join(parts)

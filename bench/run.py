@@ -1,0 +1,102 @@
+"""Runs workloads on peers, the repetitions interleaved, so that all meet the same machine."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.history import IncompleteError
+from bench.peers import BenchError, Peer
+from bench.results import Measured, Sample
+from bench.workload import Level, Stopwatch, Workload
+from dkfs.errors import DkfsError
+
+# What a workload, a peer or a program may fail with; the others go on.
+_FAILURES = (BenchError, IncompleteError, DkfsError, OSError, subprocess.SubprocessError)
+
+
+def measure(
+    kinds: Sequence[type[Workload]],
+    peers: Sequence[type[Peer]],
+    *,
+    base: Path,
+    level: Level,
+    repetitions: int,
+    say: Callable[[str], None],
+) -> Iterator[Measured]:
+    """Yield what each workload measured; works in *base*."""
+    materials = base / "materials"
+    materials.mkdir()
+    for kind in kinds:
+        place = base / kind.name
+        own = [peer for peer in peers if peer.records or not kind.records_only]
+        measured = Measured(kind, tuple(own))
+        workload = kind(level, materials)
+        with ExitStack() as stack:
+            mounted = _mount(stack, own, workload, place, measured)
+            for repetition in range(kind.repetitions or repetitions):
+                for peer in mounted:
+                    say(f"{kind.name}: {peer.label}, {repetition + 1}")
+                    _repeat(workload, peer, repetition, measured)
+        shutil.rmtree(place, ignore_errors=not place.exists())
+        yield measured
+
+
+def _mount(
+    stack: ExitStack,
+    kinds: Sequence[type[Peer]],
+    workload: Workload,
+    base: Path,
+    measured: Measured,
+) -> list[Peer]:
+    """Mount the peers, populated by *workload*, until *stack* ends."""
+    mounted = []
+    for kind in kinds:
+        try:
+            peer = kind(base / kind.name)
+            workload.populate(peer.backing)
+            mounted.append(stack.enter_context(peer))
+        except _FAILURES as exc:
+            _failed(measured, kind.name, exc)
+    return mounted
+
+
+def _repeat(workload: Workload, peer: Peer, repetition: int, measured: Measured) -> None:
+    try:
+        measured.samples.setdefault(peer.name, []).append(sample(workload, peer, repetition))
+    except _FAILURES as exc:
+        _failed(measured, peer.name, exc)
+
+
+def _failed(measured: Measured, peer: str, exc: BaseException) -> None:
+    line = f"{type(exc).__name__}: {exc}"
+    measured.errors.setdefault(peer, []).append(line)
+    print(f"{measured.kind.name}: {peer}: {line}", file=sys.stderr)
+
+
+def sample(workload: Workload, peer: Peer, repetition: int) -> Sample:
+    """Measure *workload* on *peer* once; raises if it, or the history of it, is not right."""
+    name = Path(f"r{repetition}")
+    before = peer.history.flush() if peer.records else None
+    place = peer.directory / name
+    place.mkdir()
+    workload.setup(place, peer)
+    if peer.records and workload.changes:
+        before = peer.history.flush()
+    os.sync()  # nobody is to pay for what was written earlier
+    cpu_s = peer.cpu_s()
+    started = time.perf_counter()
+    value = workload.run(place, peer)
+    wall_s = time.perf_counter() - started
+    with Stopwatch() as settling:
+        if peer.records:
+            peer.history.flush()
+    cpu_s = peer.cpu_s() - cpu_s
+    workload.verify(place, peer)
+    if before is not None:
+        peer.history.check(peer.backing, name, after=before)
+    return Sample(value=value, wall_s=wall_s, settle_s=settling.s, daemon_cpu_s=cpu_s)

@@ -1,0 +1,46 @@
+"""All workloads, in the order in which they run and are shown."""
+
+from bench.workload import Workload
+from bench.workload_data import (
+    Capture,
+    CaptureOfPart,
+    FsyncLatency,
+    RandomReads4K,
+    RandomWrites4K,
+    SequentialReads1M,
+    SequentialWrites1M,
+    SequentialWrites4K,
+)
+from bench.workload_names import (
+    Create,
+    Lookup,
+    LookupNegative,
+    Memory,
+    Rename,
+    StatHot,
+    Unlink,
+)
+from bench.workload_programs import GitClone, Make, SqliteDelete, SqliteWal, Untar
+
+WORKLOADS: tuple[type[Workload], ...] = (
+    SequentialWrites4K,
+    SequentialWrites1M,
+    RandomWrites4K,
+    RandomReads4K,
+    SequentialReads1M,
+    Create,
+    StatHot,
+    Lookup,
+    LookupNegative,
+    Unlink,
+    Rename,
+    Untar,
+    GitClone,
+    SqliteWal,
+    SqliteDelete,
+    Make,
+    FsyncLatency,
+    Capture,
+    CaptureOfPart,
+    Memory,
+)

@@ -1,0 +1,147 @@
+"""The bench runs, in miniature, and what it keeps can be read."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.peers import PEERS, Dkfs, Raw
+from bench.results import Measured, Sample, table
+from bench.workload_data import FsyncLatency, SequentialWrites1M, SequentialWrites4K
+from bench.workload_programs import Untar
+from bench.workloads import WORKLOADS
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+# What takes long even in miniature, because real programs are started, is left to a run by hand.
+QUICK = (
+    "write-*,read-*,create-4k,stat-hot,lookup*,unlink,rename,sqlite-*,fsync,capture-*,memory-*,make"
+)
+
+
+def _bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *words],
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _samples(*values: float) -> list[Sample]:
+    return [Sample(value=v, wall_s=1.0, settle_s=0.0, daemon_cpu_s=0.0) for v in values]
+
+
+def test_names_of_workloads_and_peers_are_unique() -> None:
+    assert len({kind.name for kind in WORKLOADS}) == len(WORKLOADS)
+    assert len({peer.name for peer in PEERS}) == len(PEERS)
+
+
+def test_every_target_of_the_project_belongs_to_a_workload() -> None:
+    targets = {kind.name for kind in WORKLOADS if kind.target is not None}
+
+    assert targets == {
+        *("write-seq-4k", "write-seq-1m", "write-rand-4k", "stat-hot", "lookup", "lookup-negative"),
+        *("untar", "git-clone", "make", "capture-1m", "capture-1m-64k", "memory-100k"),
+    }
+
+
+def test_median_best_and_share_are_of_the_samples() -> None:
+    measured = Measured(SequentialWrites1M, (Raw, Dkfs))
+    measured.samples = {"raw": _samples(100, 400, 200), "dkfs": _samples(30, 90, 50)}
+
+    assert (measured.median("dkfs"), measured.best("dkfs")) == (50, 90)
+    assert measured.of_raw("dkfs") == 0.25
+    assert measured.reached() is True
+
+
+def test_best_of_a_time_is_the_shortest_and_its_target_is_a_most() -> None:
+    measured = Measured(Untar, (Raw, Dkfs))
+    measured.samples = {"raw": _samples(1, 2), "dkfs": _samples(4, 5.5)}
+
+    assert (measured.median("dkfs"), measured.best("dkfs")) == (4.75, 4)
+    assert measured.reached() is False
+
+
+def test_absolute_target_is_not_about_the_raw_directory() -> None:
+    measured = Measured(SequentialWrites4K, (Dkfs,))
+    measured.samples = {"dkfs": _samples(15_000)}
+
+    assert measured.of_raw("dkfs") is None
+    assert measured.reached() is True
+
+
+def test_target_is_not_reached_by_a_peer_that_failed_once() -> None:
+    measured = Measured(SequentialWrites4K, (Dkfs,))
+    measured.samples = {"dkfs": _samples(99_000)}
+    measured.errors = {"dkfs": ["IncompleteError: nothing was recorded"]}
+
+    assert measured.reached() is False
+    assert "FAILED" in table([measured], [Dkfs])
+
+
+def test_table_names_engine_and_io_mode_of_every_peer() -> None:
+    measured = Measured(FsyncLatency, (Raw, Dkfs))
+    measured.samples = {"raw": _samples(1), "dkfs": _samples(2)}
+
+    header = table([measured], [Raw, Dkfs]).splitlines()[0]
+
+    assert "raw (none, direct)" in header
+    assert "dkfs (pyfuse3, strict)" in header
+
+
+def test_pattern_that_names_no_workload_is_refused() -> None:
+    done = _bench("--only", "no-such-*")
+
+    assert done.returncode == 2
+    assert "nothing is called that" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.mount
+@pytest.mark.root
+def test_every_workload_runs_in_miniature_and_its_results_are_kept(tmp_path: Path) -> None:
+    done = _bench(
+        *("--tiny", "--repetitions", "1", "--only", QUICK),
+        *("--dir", tmp_path, "--results", tmp_path, "--name", "tiny"),
+    )
+
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((tmp_path / "tiny.json").read_text())
+    assert {"format", "name", "commit", "machine", "versions", "level", "workloads"} <= kept.keys()
+    assert len(kept["workloads"]) == len(WORKLOADS) - 2
+    for workload in kept["workloads"]:
+        for peer in workload["peers"]:
+            assert peer["engine"]
+            assert peer["io"]
+            assert len(peer["samples"]) == 1
+            assert not peer["errors"]
+            assert peer["samples"][0]["value"] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.mount
+@pytest.mark.root
+def test_terminated_bench_leaves_nothing_mounted_and_no_files(tmp_path: Path) -> None:
+    words = ["--quick", "--only", "write-seq-4k", "--peers", "dkfs,passthrough"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", *words, "--dir", tmp_path, "--results", tmp_path],
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("write-seq-4k: dkfs"):
+            break
+    process.terminate()
+    process.communicate()
+
+    assert process.returncode == 143
+    assert list(tmp_path.iterdir()) == []
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
