@@ -153,9 +153,10 @@ class _Checker:
             if number <= tail.segment:
                 with self.noting():
                     self._store.check_segment(number)
-        if sizes.get(tail.segment, 0) < tail.length:
-            self._note(f"segment {tail.segment} is shorter than {tail.length} bytes")
-        sizes[tail.segment] = tail.length
+        newest = sizes.get(tail.segment, 0)
+        if newest < tail.length:
+            self._note(f"segment {tail.segment} has {newest} bytes, need {tail.length}")
+        sizes[tail.segment] = min(newest, tail.length)
         for key, value in self._reader.rows("blobs"):
             blob = BlobId(key)
             with self.noting(blob=blob):

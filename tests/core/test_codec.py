@@ -303,3 +303,16 @@ def test_a_manifest_flag_without_content_is_corrupt() -> None:
 def test_a_tag_that_is_not_utf8_is_corrupt() -> None:
     with pytest.raises(CorruptError, match="UTF-8"):
         codec.decode_tag(EXAMPLES["tag"] + b"\xff")
+
+
+def test_a_mode_with_bits_of_the_type_is_corrupt() -> None:
+    with pytest.raises(CorruptError, match="mode"):
+        codec.decode_node(EXAMPLES["node"][:2] + b"\x81\xa4" + EXAMPLES["node"][4:])
+
+
+@pytest.mark.parametrize("at", [20, 32])
+def test_a_time_with_more_than_a_second_of_nanoseconds_is_corrupt(at: int) -> None:
+    data = EXAMPLES["node"]
+
+    with pytest.raises(CorruptError, match="time"):
+        codec.decode_node(data[:at] + (10**9).to_bytes(4, "big") + data[at + 4 :])

@@ -1,5 +1,6 @@
 """Whether check finds what is wrong: one kind of damage a test, made with the store's own means."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,21 @@ def test_a_blob_behind_the_end_of_its_segment_is_found(store: Store) -> None:
         put(writer, "blobs", MISSING, codec.encode_blob_location(location))
 
     assert damages(store) == [Damage(f"blob {MISSING.hex()} is behind the end of 1", blob=MISSING)]
+
+
+def test_a_segment_that_was_cut_is_found_with_its_blobs(store: Store) -> None:
+    with store.read() as reader:
+        location = reader.location(store.hash(b"b" * 100))
+        length = reader.tail().length
+    assert location is not None
+    os.truncate(store.path / "segments" / "00000001.seg", location.offset + 1)
+
+    with store:
+        found = list(check(store, read_data=False))
+
+    cut = location.offset + 1
+    assert found[0] == Damage(f"segment 1 has {cut} bytes, need {length}")
+    assert [damage.blob for damage in found[1:]] == [store.hash(b"b" * 100)]
 
 
 def test_a_node_id_that_would_be_used_again_is_found(store: Store) -> None:

@@ -28,6 +28,8 @@ with Store.open(Path(sys.argv[1]), writable=sys.argv[2] == "write") as store:
             add_file(store, b"theirs", b"their data")
         with store.read() as reader:
             print(reader.last, flush=True)
+            if line == "stay\\n":
+                sys.stdin.readline()
 """
 
 
@@ -98,6 +100,16 @@ def test_no_lock_stays_when_the_writer_is_killed(path: Path) -> None:
         with Store.open(path, writable=True) as store:
             assert add_file(store, b"mine", b"data")[0] == 2
             assert list(check(store, read_data=True)) == []
+
+
+def test_a_reader_that_was_killed_is_forgotten(path: Path) -> None:
+    with holder(path, "read") as other:
+        other.ask("stay")
+        os.kill(other.pid, signal.SIGKILL)
+        other.process.wait()
+
+        with Store.open(path, writable=True) as store:
+            assert str(other.pid) not in store._index._env.readers()
 
 
 def test_the_lock_holds_the_pid_while_it_is_held(path: Path) -> None:

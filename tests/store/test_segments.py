@@ -222,6 +222,18 @@ def test_after_a_failed_fdatasync_the_segment_is_given_up(
         assert location.segment == 2
 
 
+def test_a_new_segment_is_durable_with_its_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(segments_module, "sync_directory", synced.append)
+
+    add_file(store, b"first", b"makes the segment")
+    add_file(store, b"second", b"goes on with it")
+
+    assert synced == [store.path / "segments"]
+
+
 def test_a_short_write_is_continued(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pwrite
 

@@ -19,6 +19,7 @@ from dkfs.errors import (
 )
 from dkfs.model.ids import Seq
 from dkfs.store import Store
+from dkfs.store import store as store_module
 from dkfs.store.check import check
 from tests.store.making import add_file, append
 
@@ -70,6 +71,17 @@ def test_a_store_is_made_with_the_directories_above_it(tmp_path: Path) -> None:
         store.read() as reader,
     ):
         assert reader.last == 0
+
+
+def test_a_new_store_is_durable_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(store_module, "sync_directory", synced.append)
+
+    Store.create(tmp_path / "store")
+
+    assert synced == [tmp_path / "store", tmp_path]
 
 
 def test_an_existing_store_is_not_made_again(path: Path) -> None:

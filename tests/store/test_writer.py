@@ -11,6 +11,7 @@ from dkfs.model.ids import ROOT, BlobId, NodeId, Seq
 from dkfs.model.node import Chunk, NodeState
 from dkfs.model.operation import Tag
 from dkfs.store import Store
+from dkfs.store import writer as writer_module
 from dkfs.store.check import check
 from tests.store.making import TIME_NS, add_file, append, file_state, operation
 
@@ -136,9 +137,13 @@ def test_time_never_runs_backwards(store: Store) -> None:
         append(writer, time_ns=TIME_NS)
 
     with store.write() as writer:
-        append(writer, time_ns=TIME_NS)
+        append(writer, time_ns=TIME_NS + 5)
         with pytest.raises(StoreError, match="before that of version 2"):
-            append(writer, time_ns=TIME_NS - 1)
+            append(writer, time_ns=TIME_NS + 4)
+
+    with store.write() as writer:
+        with pytest.raises(StoreError, match="before that of version 2"):
+            append(writer, time_ns=TIME_NS + 4)
 
 
 def test_time_never_runs_backwards_after_opening_again(path: Path) -> None:
@@ -284,38 +289,57 @@ def test_the_clean_mark_is_what_was_set(store: Store) -> None:
 # ---- failures
 
 
+class FailingTransaction:
+    """A transaction whose commit fails, before or after it has come into effect."""
+
+    def __init__(self, real: "lmdb.Transaction[bytes]", *, has_landed: bool) -> None:
+        self._real = real
+        self._has_landed = has_landed
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def commit(self) -> None:
+        if self._has_landed:
+            self._real.commit()
+        else:
+            self._real.abort()
+        raise lmdb.DiskError("mdb_txn_commit")
+
+
+@pytest.mark.parametrize("has_landed", [False, True])
 def test_a_failed_commit_of_the_index_leaves_the_store_usable(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, has_landed: bool
 ) -> None:
     add_file(store, b"before", b"before")
-
-    class FailingTransaction:
-        """A transaction whose commit fails as that of a full disk does."""
-
-        def __init__(self, real: "lmdb.Transaction[bytes]") -> None:
-            self._real = real
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self._real, name)
-
-        def commit(self) -> None:
-            self._real.abort()
-            raise lmdb.DiskError("mdb_txn_commit", 28)
-
     writer = store.write()
-    blob, _ = writer.put_blob(b"lost" * 1000)
-    append(writer)
-    monkeypatch.setattr(writer, "_txn", FailingTransaction(writer._txn))
+    in_doubt, _ = writer.put_blob(b"in doubt" * 1000)
+    append(writer, time_ns=TIME_NS)
+    failing = FailingTransaction(writer._txn, has_landed=has_landed)
+    monkeypatch.setattr(writer, "_txn", failing)
     with pytest.raises(StoreError, match="mdb_txn_commit"):
         writer.__exit__(None)
 
+    seq, _, after = add_file(store, b"after", b"after" * 1000)
+
+    assert seq == (3 if has_landed else 2)
     with store.read() as reader:
-        assert reader.last == 1
-        assert not reader.has_blob(blob)
-    seq, _, blob = add_file(store, b"after", b"after" * 1000)
-    assert seq == 2
-    with store.read() as reader:
-        assert reader.blob(blob) == b"after" * 1000
+        assert reader.blob(after) == b"after" * 1000
+        assert reader.has_blob(in_doubt) is has_landed
+        if has_landed:
+            assert reader.blob(in_doubt) == b"in doubt" * 1000
+
+
+def test_what_is_remembered_as_verified_is_bounded(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "_VERIFIED_LIMIT", 4)
+
+    with store.write() as writer:
+        for i in range(10):
+            writer.put_blob(b"%d" % i)
+
+        assert len(writer._side.verified) <= 4
 
 
 def test_manifests_and_chunks_are_checked_with_their_file(store: Store) -> None:
