@@ -11,7 +11,7 @@ it was there, and may enter that directory now.  To others it does not exist.
 
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from dkfs.core.diff import classify, differing_fields
@@ -25,7 +25,7 @@ from dkfs.overlay.virtual_rights import Rights
 from dkfs.store import Reader
 
 LISTED = 1000  # versions of one file that a listing names, the newest
-LISTED_NAMES = 10_000  # names that a listing looks at, the first in byte order
+LISTED_NAMES = 4000  # names that a listing looks at, the first of each directory in byte order
 DEPTH = 128  # names in a path; the history of a deeper one is under versions/
 _SPANS = 1000  # times that one name was given to something, the newest, that are considered
 _STATES = 4000  # states looked at to find the versions of one file
@@ -84,24 +84,26 @@ def was_there(reader: Reader, names: Names, rights: Rights | None, want: int = E
         for at in (Seq(span.end - 1), span.first):
             if rights.could(names[:-1], at, want):
                 return True
+        if rights.is_exhausted:
+            return False
     return False
 
 
 def list_path(reader: Reader, names: Names, rights: Rights) -> list[bytes]:
     """Return the names and the numbers of versions at path *names* that the caller may see."""
-    found: dict[bytes, None] = {}
-    directories: set[NodeId] = set()
+    directories: dict[NodeId, None] = {}
     is_file = False
     for span in spans(reader, names):
-        if span.node in directories:
-            continue
         if _state(reader, span.node, span.first).attr.kind is Kind.DIR:
-            directories.add(span.node)
-            for name in islice(reader.names_ever(span.node), LISTED_NAMES):
-                if name not in found and was_there(reader, (*names, name), rights, READ):
-                    found[name] = None
+            directories[span.node] = None
         else:
             is_file = True
+    ever = chain.from_iterable(map(reader.names_ever, directories))
+    found = {
+        name
+        for name in dict.fromkeys(islice(ever, LISTED_NAMES))
+        if was_there(reader, (*names, name), rights, READ)
+    }
     listed = sorted(found)
     if is_file:
         numbers = [b"%d" % at for at in _versions(reader, names, rights)]
