@@ -2,7 +2,12 @@
 
 import sys
 
-from dkfs.cli.main import main
-
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        # python -m puts the current directory here.  Nothing is to be imported from there, least of all by a daemon
+        # that serves it: it would wait for itself.
+        del sys.path[0]
+
+    from dkfs.cli.main import main
+
     sys.exit(main())

@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     stored = {"index_bytes": size.index_bytes, "segment_bytes": size.segment_bytes}
     try:
         answer = ask(store, "status")
-    except MountError as exc:
-        _print({"store": os.fspath(store), "last": last}, stored, args, f"not mounted: {exc}")
+    except MountError:
+        _print({"store": os.fspath(store), "last": last}, stored, args, "not mounted")
         return 1
     recording = answer.get("recording") is True
     _print(answer, stored, args, "recording" if recording else "NOT recording")

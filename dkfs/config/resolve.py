@@ -41,7 +41,7 @@ def resolve(given: Layer, *, base: Path) -> MountSettings:
         snapdir=choice(default("snapdir", "hidden"), ("hidden", "visible", "disabled")),
         engine=choice(default("engine", "auto"), ("auto", "pyfuse3"), later=("kernel",)),
         io=choice(default("io", "strict"), ("strict",), later=("hybrid", "checkpoint")),
-        fsname=default("fsname", state_given.text).text,
+        fsname=default("fsname", _source(state_given, state_dir)).text,
         capture_interval_s=seconds(default("capture_interval", "1s")),
         hash_algo=choice(default("hash_algo", "blake3"), ("blake3", "sha256")),
         metrics_addr=default("metrics_addr", DEFAULT_METRICS_ADDR).text or None,
@@ -49,3 +49,8 @@ def resolve(given: Layer, *, base: Path) -> MountSettings:
         debug=boolean(default("debug", "false")),
         prefer=choice(default("prefer", "newer"), ("newer", "store", "dir")),
     )
+
+
+def _source(given: Given, state_dir: Path) -> str:
+    # mount -a takes what is in fstab for mounted only if mountinfo has the same text.
+    return given.text if given.text.startswith("/") else str(state_dir)

@@ -150,3 +150,18 @@ def test_an_interrupt_has_its_status(dkfs: Dkfs, monkeypatch: pytest.MonkeyPatch
 
     assert dkfs("log").status == 130
     assert dkfs("mount-helper", "a", "b").status == 8
+
+
+def test_nothing_is_imported_from_the_current_directory(tmp_path: Path) -> None:
+    for module in ("argparse", "json", "trio"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('imported from here')")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "dkfs", "--version"],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+        capture_output=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -74,8 +74,9 @@ def test_everything_that_can_be_said() -> None:
     )
 
 
-def test_the_source_of_the_mount_is_the_state_dir_as_it_was_written() -> None:
-    assert settings(state_dir="a/../b").fsname == "a/../b"
+def test_the_source_of_the_mount_is_the_state_dir_as_it_was_written_if_absolute() -> None:
+    assert settings(state_dir="/a/../b").fsname == "/a/../b"
+    assert settings(state_dir="b").fsname == "/b"
 
 
 @pytest.mark.parametrize(
