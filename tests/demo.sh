@@ -133,7 +133,7 @@ say "ok  the source tree in .dkfs/tags/good: no difference to the archive"
 same "fingerprint of all of .dkfs/tags/good" "$(fingerprint "$past")" "$good"
 if touch "$past/new" 2>/dev/null; then fail "the past can be written"; fi
 same "what find sees of .dkfs" "$(find "$mnt" -name .dkfs | wc -l)" 0
-dkfs restore good:source/email --target "$work/restored"
+dkfs restore good:source/email --target "$work/restored" | show
 restored=$(find "$work/restored" -type f | wc -l)
 same "dkfs restore good:source/email, files" "$restored" "$(find "$past/source/email" -type f | wc -l)"
 
@@ -160,7 +160,8 @@ chapter "6  The daemon is killed while programs write, and the disk is lost"
 
 sell() { # one transaction after the other; a number is acknowledged when its COMMIT has returned
     local number=1000
-    while sql "$mnt/shop.db" "PRAGMA synchronous=FULL; INSERT INTO sales VALUES ($number, 'sale');" 2>/dev/null; do
+    # EXTRA: a commit is the removal of the journal, and only EXTRA makes sqlite fsync the directory after it.
+    while sql "$mnt/shop.db" "PRAGMA synchronous=EXTRA; INSERT INTO sales VALUES ($number, 'sale');" 2>/dev/null; do
         echo "$number" >>"$work/sold"
         number=$((number + 1))
     done
@@ -217,8 +218,8 @@ same "git fsck: complaints" "$(grep -vc '^dangling\|^notice' "$work/fsck" || tru
 same "acknowledged commits that are missing" "$(wc -l <"$work/missing")" 0
 same "differences between the source tree and its archive" "$(wc -l <"$work/compare")" 0
 same "the last line of notes.txt, in the directory itself" "$(tail -n 1 "$state/notes.txt")" "after the loss"
-same "sales in version good, which is still there" \
-    "$(dkfs restore good:shop.db --target "$work/again" && find "$work/again" -name shop.db -exec sqlite3 -batch {} 'SELECT count(*) FROM sales' \;)" 200
+dkfs restore good:shop.db --target "$work/again" | show
+same "sales in it" "$(find "$work/again" -name shop.db -exec sqlite3 -batch {} 'SELECT count(*) FROM sales' \;)" 200
 
 printf '\nAll as claimed.  State: %s MiB; the history of all its versions: %s MiB.\n' \
     "$(du -sm "$state" | cut -f 1)" "$(du -sm "$DKFS_STORE" | cut -f 1)"

@@ -92,17 +92,17 @@ class Mounted:
     @property
     def daemon_pid(self) -> int:
         """The process that answers for this mount."""
-        from dkfs.daemon import control  # noqa: PLC0415 -- only mount tests need the daemon
+        from dkfs.daemon.control import request  # noqa: PLC0415 -- only mount tests need it
 
-        pid = control.request(self.store, {"command": "status"})["pid"]
+        pid = request(self.store, {"command": "status"})["pid"]
         assert isinstance(pid, int)
         return pid
 
     def flush(self) -> None:
         """Return when everything done so far is recorded."""
-        from dkfs.daemon import control  # noqa: PLC0415 -- see daemon_pid
+        from dkfs.daemon.control import request  # noqa: PLC0415 -- see daemon_pid
 
-        control.request(self.store, {"command": "flush"})
+        request(self.store, {"command": "flush"})
 
     def kill(self) -> None:
         """Kill the daemon as a machine's death would, and take its dead mount away."""
