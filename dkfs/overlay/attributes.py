@@ -50,7 +50,13 @@ class Attributes:
 
     def get(self, inode: Inode) -> os.stat_result:
         """Return the status of *inode*; raises OSError."""
-        return os.fstat(self._table.fd(inode))
+        place = self._table.place(inode)
+        if place is None:
+            return os.fstat(self._table.fd(inode))
+        status = os.stat(place[1], dir_fd=place[0], follow_symlinks=False)
+        if not self._table.is_it(inode, status):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return status
 
     def set(
         self, inode: Inode, new: NewAttributes, number: int | None, caller: Caller
@@ -124,16 +130,25 @@ class Attributes:
             return self._store_path
         if name == _CAPABILITY and inode.plain:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        path, follow = self._path(inode)
         try:
-            return os.getxattr(by_fd(self._table.fd(inode)), name)
+            return os.getxattr(path, name, follow_symlinks=follow)
         except OSError as exc:
             if name == _CAPABILITY and exc.errno == errno.ENODATA:
                 inode.plain = True
             raise
 
+    def _path(self, inode: Inode) -> tuple[bytes, bool]:
+        """Return a path of *inode*, and whether its last part is to be followed."""
+        place = self._table.place(inode)
+        if place is None:
+            return by_fd(self._table.fd(inode)), True
+        return b"%s/%s" % (by_fd(place[0]), place[1]), False
+
     def listxattr(self, inode: Inode) -> list[bytes]:
         """Return the names of all extended attributes; raises OSError."""
-        names = os.listxattr(by_fd(self._table.fd(inode)))
+        path, follow = self._path(inode)
+        names = os.listxattr(path, follow_symlinks=follow)
         return [os.fsencode(name) for name in names]
 
     def setxattr(self, inode: Inode, name: bytes, value: bytes, caller: Caller) -> None:

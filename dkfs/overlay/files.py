@@ -1,5 +1,6 @@
 """Open files: read, write, flush, fsync, release."""
 
+import errno
 import os
 
 from dkfs.model.ids import Seq
@@ -63,15 +64,28 @@ class Files:
         return self.handles.add(handle)
 
     def _open_backing(self, inode: Inode, flags: int) -> int:
-        # The name may have been given to something else only behind the mount, but a wrong file
-        # must never be opened: /proc/self/fd/N names the inode that the fd holds.
-        path = by_fd(self._table.fd(inode))
-        wanted = backing_flags(flags) & ~os.O_NOFOLLOW
+        wanted = backing_flags(flags)
         try:
-            return os.open(path, wanted)
+            return self._open_as(inode, wanted)
         except PermissionError:
             # A file that dkfs's user may write and not read.
-            return os.open(path, wanted & ~os.O_ACCMODE | flags & os.O_ACCMODE)
+            return self._open_as(inode, wanted & ~os.O_ACCMODE | flags & os.O_ACCMODE)
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE) or not self._table.spare_fds():
+                raise
+            return self._open_as(inode, wanted)
+
+    def _open_as(self, inode: Inode, flags: int) -> int:
+        # A truncation must not hit another file that got the name behind the mount.
+        place = None if flags & os.O_TRUNC else self._table.place(inode)
+        if place is None:
+            # /proc/self/fd/N is the inode that the fd holds, whatever its name.
+            return os.open(by_fd(self._table.fd(inode)), flags & ~os.O_NOFOLLOW)
+        fd = os.open(place[1], flags, dir_fd=place[0])
+        if self._table.is_it(inode, os.fstat(fd)):
+            return fd
+        os.close(fd)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def open_for_truncation(self, inode: Inode) -> int:
         """Return an fd for truncating *inode*, the caller's to close; raises OSError."""
@@ -119,4 +133,5 @@ class Files:
         handle = self.handles[number]
         inode = handle.inode
         self._captures.capture(inode, handle.origin)
+        inode.synced = True
         return handle.fd, inode.last

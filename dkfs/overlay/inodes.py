@@ -43,6 +43,7 @@ class Inode:
         "pinned",
         "plain",
         "recorded_size",
+        "synced",
         "unlinked",
     )
 
@@ -60,6 +61,7 @@ class Inode:
         self.node: NodeId = NO_NODE  # in the history, once known
         self.last = Seq(0)  # the last operation that concerned it
         self.unlinked = False
+        self.synced = False  # an application has asked for its contents to be durable
         self.plain = (
             False  # known to have no security.capability, which the kernel asks for at each write
         )
@@ -162,12 +164,27 @@ class InodeTable:
             self._reopen(step)
         return inode.fd
 
+    def place(self, inode: Inode) -> tuple[int, bytes] | None:
+        """Return an fd of the directory of *inode* and its name there, valid until the next call.
+
+        None if an fd of the inode itself is at hand, or nothing else leads to it.  Cheaper than fd()
+        for what needs one system call only; who opens something compares it with is_it().
+        """
+        if inode.fd >= 0 or inode.parent is None:
+            return None
+        return self.fd(inode.parent), inode.name
+
+    @staticmethod
+    def is_it(inode: Inode, status: os.stat_result) -> bool:
+        """Return whether *status* is that of *inode*."""
+        return (status.st_ino, status.st_dev) == (inode.ino, inode.dev)
+
     def _reopen(self, inode: Inode) -> None:
         if inode.parent is None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         fd = self._open_path(inode.name, inode.parent.fd)
         status = os.fstat(fd)
-        if (status.st_dev, status.st_ino) != (inode.dev, inode.ino):
+        if not self.is_it(inode, status):
             os.close(fd)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         inode.fd = fd
