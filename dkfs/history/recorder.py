@@ -53,7 +53,7 @@ class Recorder:
         *,
         clock_ns: Callable[[], int],
         on_commit: Callable[[Commit], None],
-        queue_bytes: int = 256 * 1024 * 1024,
+        queue_bytes: int = 128 * 1024 * 1024,
         queue_operations: int = 100_000,
     ) -> None:
         """Record into *store*, which is writable and stays open until close()."""
