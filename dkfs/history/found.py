@@ -10,7 +10,7 @@ from dkfs.history import intake
 from dkfs.history.change import attr_of
 from dkfs.history.fill import Progress
 from dkfs.history.links import remember
-from dkfs.history.metadata import read_xattrs
+from dkfs.history.metadata import path_in, read_xattrs
 from dkfs.history.scan import Finding, What
 from dkfs.history.tree import shown
 from dkfs.model.ids import NO_NODE, ROOT, BlobId, NodeId, Seq
@@ -127,7 +127,6 @@ def _take(writer: Writer, finding: Finding) -> NodeState:
     content: BlobId | None = None
     is_manifest = False
     target = b""
-    path = b"/proc/self/fd/%d/%b" % (dir_fd, name)
     if attr.kind is Kind.FILE and attr.size:
         fd = os.open(name, _READ, dir_fd=dir_fd)
         try:
@@ -136,7 +135,7 @@ def _take(writer: Writer, finding: Finding) -> NodeState:
             os.close(fd)
     elif attr.kind is Kind.SYMLINK:
         target = os.readlink(name, dir_fd=dir_fd)
-    xattrs = read_xattrs(path if name else dir_fd, follow=not name)
+    xattrs = read_xattrs(path_in(name, dir_fd), follow=False) if name else read_xattrs(dir_fd)
     return NodeState(
         attr=attr,
         parent=finding.parent,

@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 from dkfs.errors import CorruptError
 from dkfs.history import content, fileout
-from dkfs.history.metadata import read_xattrs
+from dkfs.history.metadata import has_xattrs, path_in, read_xattrs
 from dkfs.history.places import Directories
 from dkfs.history.tree import shown
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
@@ -101,9 +101,8 @@ class _Scanner:
             yield self._skipped(directory, b"", exc.strerror or str(exc))
             return
         known = {} if is_new else dict(self._reader.children(directory, self._at))
-        with os.scandir(fd) as entries:
-            # Names first: what is found may be removed or replaced before the next is asked for.
-            names = [os.fsencode(entry.name) for entry in entries]
+        # All names first: what is found may be removed or replaced before the next is asked for.
+        names = [os.fsencode(name) for name in os.listdir(fd)]
         for name in names:
             child = known.pop(name, NO_NODE)
             fd = self.directories.fd(directory)
@@ -180,9 +179,9 @@ class _Scanner:
         return False
 
     def _xattrs_differ(self, old: NodeState, name: bytes, fd: int) -> bool:
-        path = b"/proc/self/fd/%d/%b" % (fd, name)
-        if old.xattrs is None and not os.listxattr(path, follow_symlinks=False):
+        if old.xattrs is None and not has_xattrs(name, fd):
             return False
+        path = path_in(name, fd)
         return read_xattrs(path, follow=False) != content.xattrs(self._reader, old)
 
     def _new(

@@ -92,7 +92,7 @@ def test_paths_become_what_they_were_and_the_rest_stays(tmp_path: Path, seed: in
         rng = random.Random(seed)
         target = Seq(rng.randint(1, 119))
         known = sorted({*history.trees[-1].paths(), *history.trees[target].paths()} - {b""})
-        chosen = rng.sample(known, min(len(known), 2))
+        chosen = rng.sample(known, min(len(known), 2)) or [b"a"]
         then = made(history, target, tmp_path / "then")
         before = made(history, history.last, tmp_path / "top")
         try:
