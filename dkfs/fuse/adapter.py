@@ -96,7 +96,8 @@ class Operations(pyfuse3.Operations):
     @changes
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
         self._refuse_virtual(parent_inode)
-        self._names.unlink(self._table[parent_inode], name, ctx)
+        seq = self._names.unlink(self._table[parent_inode], name, ctx)
+        return None if seq is None else self._slowly(self._recorder.wait, seq)
 
     @changes
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable, Mapping
 
 from dkfs.history.change import Link, NameChange, NodeChange
-from dkfs.model.ids import NO_NODE
+from dkfs.model.ids import NO_NODE, Seq
 from dkfs.model.operation import OpKind
 from dkfs.overlay import backing
 from dkfs.overlay.backing import by_fd, xattrs_of
@@ -232,9 +232,16 @@ class Names:
 
     # Removing and moving
 
-    def unlink(self, parent: Inode, name: bytes, caller: Caller) -> None:
-        """Remove a name that is not a directory's; raises OSError."""
-        self._remove(OpKind.UNLINK, parent, name, caller, lambda fd: os.unlink(name, dir_fd=fd))
+    def unlink(self, parent: Inode, name: bytes, caller: Caller) -> Seq | None:
+        """Remove a name that is not a directory's; raises OSError.
+
+        Return the version to wait for if the file was made durable: removing it may be how an
+        application commits.  SQLite's rollback journal is removed so, and its directory not synced.
+        """
+        inode = self._remove(
+            OpKind.UNLINK, parent, name, caller, lambda fd: os.unlink(name, dir_fd=fd)
+        )
+        return parent.last if inode is not None and inode.synced else None
 
     def rmdir(self, parent: Inode, name: bytes, caller: Caller) -> None:
         """Remove an empty directory; raises OSError."""
@@ -247,7 +254,7 @@ class Names:
         name: bytes,
         caller: Caller,
         remove: Callable[[int], None],
-    ) -> None:
+    ) -> Inode | None:
         self._check(parent, name)
         inode = self._about_to_lose(parent, name)
         node = self._journal.node(parent)
@@ -264,6 +271,7 @@ class Names:
         )
         if inode is not None:
             self._lost(inode, parent, name)
+        return inode
 
     def _about_to_lose(self, parent: Inode, name: bytes) -> Inode | None:
         """Return the known inode that *name* leads to, held by an fd so that it outlives the name."""
