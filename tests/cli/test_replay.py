@@ -1,0 +1,59 @@
+"""dkfs replay."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Dkfs
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    directory = tmp_path / "state"
+    directory.mkdir()
+    (directory / "file").write_text("precious\n")
+    return directory
+
+
+pytestmark = pytest.mark.root  # only root gives files back to their owners
+
+
+def test_the_first_replay_records_what_is_there(dkfs: Dkfs, state: Path, tmp_path: Path) -> None:
+    result = dkfs("replay", "--state-dir", state, "--store", tmp_path / "new")
+
+    assert result.status == 0
+    assert dkfs("cat", "1:file", "--store", tmp_path / "new").status == 0
+
+
+def test_a_lost_directory_comes_back_and_is_summed_up(
+    dkfs: Dkfs, state: Path, tmp_path: Path
+) -> None:
+    dkfs("replay", "--state-dir", state, "--store", tmp_path / "new")
+    shutil.rmtree(state)
+
+    result = dkfs("replay", "--state-dir", state, "--store", tmp_path / "new", "--json")
+
+    assert (state / "file").read_text() == "precious\n"
+    (message,) = result.messages
+    assert message == {
+        "message_type": "summary",
+        "version": 1,
+        "restored": message["restored"],
+        "recorded": 0,
+        "bytes": 9,
+        "found": 0,
+        "rolled_back": 0,
+        "problems": 0,
+    }
+
+
+def test_without_history_a_missing_directory_is_an_error_and_is_not_made(
+    dkfs: Dkfs, tmp_path: Path
+) -> None:
+    result = dkfs("replay", "--state-dir", tmp_path / "none", "--store", tmp_path / "new")
+
+    assert result.status == 2
+    assert result.err == f"dkfs: state directory {tmp_path / 'none'}: No such file or directory\n"
+    assert not (tmp_path / "none").exists()
+    assert not (tmp_path / "new").exists()
