@@ -135,6 +135,8 @@ class Commands:
         return _rolled(rolled, move.target)
 
     async def _stop_mount(self, _: Message) -> Message:
+        if not self._stopping:
+            self._said = trio.Event()  # an earlier stop may have found the mount busy
         self._stopping += 1
         await self._stop(lazily=False)
         await self._ended.wait()

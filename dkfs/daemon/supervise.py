@@ -99,7 +99,7 @@ def _become(program: str, argv: list[str], supervisor: int) -> NoReturn:
             os._exit(128 + signal.SIGKILL)
         # The directory this process is in may be the one that is now mounted over.
         with contextlib.suppress(OSError):
-            os.chdir(os.environ.get("PWD") or os.getcwd())
+            os.chdir(os.getcwd())
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         os.execv(program, argv)  # noqa: S606 - that is what this command is for
     except OSError as exc:
