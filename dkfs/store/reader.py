@@ -17,7 +17,6 @@ from dkfs.store.blobs import BlobSource
 from dkfs.store.index import Index, index_error
 from dkfs.store.rows import (
     CLEAN_KEY,
-    NAME_LIMIT,
     NEXT_NODE_KEY,
     NODE_KEY,
     NOTE_PREFIX,
@@ -106,8 +105,6 @@ class Reader:
 
     def child(self, parent: NodeId, name: bytes, at: Seq) -> NodeId:
         """Return the node that *name* in *parent* led to as of *at*, or NO_NODE."""
-        if len(name) > NAME_LIMIT or b"\0" in name:
-            return NO_NODE
         found = self._floor("names", name_key(parent, name, at))
         return NO_NODE if found is None else _node_id(found[1])
 
@@ -142,7 +139,7 @@ class Reader:
         self, parent: NodeId, name: bytes, *, reverse: bool = False
     ) -> Iterator[tuple[Seq, NodeId]]:
         """Yield what *name* in *parent* led to over time, oldest first; NO_NODE where it was removed."""
-        if len(name) > NAME_LIMIT or b"\0" in name:
+        if b"\0" in name:  # it would take in the versions of what comes before the NUL
             return
         start = name_key(parent, name, 0)
         end = start[:-8] + _GREATEST_SEQ

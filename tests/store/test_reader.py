@@ -182,7 +182,9 @@ def test_a_name_that_cannot_be_has_no_child(store: Store) -> None:
         assert reader.child(ROOT, b"f\0" + b"\0" * 8, Seq(1)) == NO_NODE
         assert reader.child(ROOT, b"x" * 256, Seq(1)) == NO_NODE
         assert reader.child(ROOT, b"x" * 4096, Seq(1)) == NO_NODE
+        assert reader.child(ROOT, b"f\0", Seq(1)) == NO_NODE
         assert list(reader.child_versions(ROOT, b"x" * 4096)) == []
+        assert list(reader.child_versions(ROOT, b"f\0")) == []
 
 
 def test_tags_come_in_order_of_their_names(store: Store) -> None:
