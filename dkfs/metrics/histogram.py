@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 class Histogram:
-    """Counts of values by upper bound.
+    """Counts of values by bound.
 
     Fed from one thread; read from any, when a value just being fed may be counted but not yet summed.
     """
@@ -30,7 +30,7 @@ class Histogram:
         return self._sum
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return the cumulative counts by upper bound, as the text format wants them."""
+        """Return the cumulative counts by bound, as the text format wants them."""
         total = 0
         rows: list[tuple[str, float]] = []
         names = [*(_number(bound) for bound in self._bounds), "+Inf"]
