@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.peers import BenchError, Dkfs
@@ -24,20 +26,30 @@ def profile(kind: type[Workload], *, base: Path, level: Level) -> str:
     peer = Dkfs(base / "dkfs")
     workload.populate(peer.backing)
     with peer:
-        words = [_py_spy(), "record", "--pid", str(peer.pid), "--rate", str(_RATE_HZ), "--threads"]
-        spy = subprocess.Popen(
-            [*words, "--format", "raw", "--output", os.fspath(stacks), "--nonblocking"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            taken = sample(workload, peer, 0)
-        finally:
-            spy.send_signal(signal.SIGINT)
-            spy.wait()
-    about = f"{kind.name} on {peer.label}: {taken.value:.4g} {kind.unit}, setup and checks included"
+        taken = sample(workload, peer, 0, observed=_spying(peer, stacks))
+    about = f"{kind.name} on {peer.label}: {taken.value:.4g} {kind.unit}, slowed down by py-spy"
     return f"{about}\n{_summary(stacks.read_text().splitlines())}"
+
+
+@contextmanager
+def _spying(peer: Dkfs, stacks: Path) -> Iterator[None]:
+    """Write into *stacks* what the daemon of *peer* does meanwhile."""
+    words = [_py_spy(), "record", "--pid", str(peer.pid), "--rate", str(_RATE_HZ), "--threads"]
+    words += ["--nonblocking", "--format", "raw", "--output", os.fspath(stacks)]
+    spy = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert spy.stdout is not None
+    try:
+        said = ""
+        while "Sampling process" not in said:
+            said = spy.stdout.readline()
+            if not said:
+                raise BenchError(f"py-spy ended with status {spy.wait()}")
+        yield
+    finally:
+        spy.send_signal(signal.SIGINT)
+        spy.communicate()
 
 
 def _py_spy() -> str:

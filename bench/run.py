@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from bench.history import IncompleteError
@@ -78,8 +78,17 @@ def _failed(measured: Measured, peer: str, exc: BaseException) -> None:
     print(f"{measured.kind.name}: {peer}: {line}", file=sys.stderr)
 
 
-def sample(workload: Workload, peer: Peer, repetition: int) -> Sample:
-    """Measure *workload* on *peer* once; raises if it, or the history of it, is not right."""
+def sample(
+    workload: Workload,
+    peer: Peer,
+    repetition: int,
+    *,
+    observed: AbstractContextManager[object] | None = None,
+) -> Sample:
+    """Measure *workload* on *peer* once; raises if it, or the history of it, is not right.
+
+    *observed* is entered while it runs and is recorded.
+    """
     name = Path(f"r{repetition}")
     before = peer.history.flush() if peer.records else None
     place = peer.directory / name
@@ -88,6 +97,15 @@ def sample(workload: Workload, peer: Peer, repetition: int) -> Sample:
     if peer.records and workload.changes:
         before = peer.history.flush()
     os.sync()  # nobody is to pay for what was written earlier
+    with observed or nullcontext():
+        value, wall_s, settle_s, cpu_s = _timed(workload, peer, place)
+    workload.verify(place, peer)
+    if before is not None:
+        peer.history.check(peer.backing, name, after=before)
+    return Sample(value=value, wall_s=wall_s, settle_s=settle_s, daemon_cpu_s=cpu_s)
+
+
+def _timed(workload: Workload, peer: Peer, place: Path) -> tuple[float, float, float, float]:
     cpu_s = peer.cpu_s()
     started = time.perf_counter()
     value = workload.run(place, peer)
@@ -95,8 +113,4 @@ def sample(workload: Workload, peer: Peer, repetition: int) -> Sample:
     with Stopwatch() as settling:
         if peer.records:
             peer.history.flush()
-    cpu_s = peer.cpu_s() - cpu_s
-    workload.verify(place, peer)
-    if before is not None:
-        peer.history.check(peer.backing, name, after=before)
-    return Sample(value=value, wall_s=wall_s, settle_s=settling.s, daemon_cpu_s=cpu_s)
+    return value, wall_s, settling.s, peer.cpu_s() - cpu_s
