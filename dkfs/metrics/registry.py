@@ -142,14 +142,18 @@ class Metrics(Collector):
         """See Collector."""
         gauges = self._source.gauges()
         with self._lock:
-            families = [*self._seed_families(gauges), *self._own_families(gauges)]
+            families = [
+                *self._seed_counters(),
+                *self._seed_gauges(gauges),
+                *self._own_families(gauges),
+            ]
         yield from families
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing, so that registering does not ask the source; see Collector."""
         return ()
 
-    def _seed_families(self, gauges: Gauges) -> Iterator[Metric]:
+    def _seed_counters(self) -> Iterator[Metric]:
         yield _histogram(
             "diffkeeper_capture_duration_ms",
             "Time from the end of a write to its durable version, milliseconds",
@@ -167,11 +171,6 @@ class Metrics(Collector):
             "Bytes captured less bytes stored for them, where positive",
             value=self._saved_bytes,
         )
-        yield GaugeMetricFamily(
-            "diffkeeper_storage_saved_ratio",
-            "Saved bytes / captured bytes since the start",
-            value=_ratio(self._saved_bytes, self._plain_bytes),
-        )
         yield _histogram(
             "diffkeeper_recovery_duration_ms",
             "Duration of a replay, milliseconds",
@@ -180,11 +179,21 @@ class Metrics(Collector):
         )
         yield _counter("diffkeeper_recovery", "Replays", "outcome", self._recovery_outcomes)
         yield _counter("diffkeeper_chunk", "Chunks captured", "outcome", self._chunks)
+
+    def _seed_gauges(self, gauges: Gauges) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "diffkeeper_storage_saved_ratio",
+            "Saved bytes / captured bytes since the start",
+            value=_ratio(self._saved_bytes, self._plain_bytes),
+        )
         yield GaugeMetricFamily(
             "diffkeeper_chunk_dedup_ratio",
             "Chunks that were there already / all chunks since the start",
             value=_ratio(self._chunks["reuse"], sum(self._chunks.values())),
         )
+        yield from self._seed_state(gauges)
+
+    def _seed_state(self, gauges: Gauges) -> Iterator[Metric]:
         sizes = GaugeMetricFamily(
             "diffkeeper_store_size_bytes", "Size of the store on disk", labels=("type",)
         )
