@@ -264,6 +264,8 @@ class Recorder:
             if writer.clean():
                 writer.set_clean(False)
             for pending, at in batch:
+                if pending.seq <= writer.last:
+                    continue  # the commit that seemed to fail had landed
                 nodes = [
                     (change.node, self._resolver.state(writer, change)) for change in pending.nodes
                 ]

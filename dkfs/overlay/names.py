@@ -318,12 +318,9 @@ class Names:
         new_directory = self._journal.node(new_parent)
         old_fd, new_fd = self._table.pair(old_parent, new_parent)
         backing.rename(old_fd, old, new_fd, new, flags)
+        status = os.stat(new, dir_fd=new_fd, follow_symlinks=False)
         changes = [
-            NodeChange(
-                nodes[0],
-                os.stat(new, dir_fd=new_fd, follow_symlinks=False),
-                Link(new_directory, new),
-            ),
+            NodeChange(nodes[0], status, Link(new_directory, new)),
             NodeChange(nodes[1], os.fstat(old_fd)),
         ]
         if new_parent is not old_parent:
