@@ -1,7 +1,7 @@
 """What has to change in a directory so that it becomes another version: the records, pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from dkfs.core.diff import Difference
@@ -64,6 +64,15 @@ class Plan:
     def entry_names(self) -> tuple[tuple[NodeId, bytes, NodeId], ...]:
         """The names to record with the operation."""
         return tuple((name.parent, name.name, name.new) for name in self.names)
+
+    def without(self, failed: Container[NodeId]) -> "Plan":
+        """Return what was done when the nodes *failed* stayed as they were: what is to be recorded."""
+        return replace(
+            self,
+            names=tuple(name for name in self.names if name.new not in failed),
+            steps=tuple(step for step in self.steps if step.node not in failed),
+            secondary_names=tuple(name for name in self.secondary_names if name[2] not in failed),
+        )
 
 
 def has_same_content(old: NodeState, new: NodeState) -> bool:

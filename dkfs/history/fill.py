@@ -10,7 +10,7 @@ from dkfs.errors import CorruptError
 from dkfs.history import content, creation
 from dkfs.history.links import Place
 from dkfs.history.metadata import settle
-from dkfs.history.outcome import Result, Tally
+from dkfs.history.outcome import Result, Tally, problem
 from dkfs.history.places import Directories, check_name
 from dkfs.history.tree import shown
 from dkfs.model.ids import ROOT, NodeId, Seq
@@ -85,10 +85,8 @@ class _Filler:
             try:
                 if self._make(directory, check_name(name), node):
                     below.append(node)
-            except CorruptError as exc:
-                self._report(directory, name, str(exc))
-            except PermissionError as exc:
-                self._report(directory, name, exc.strerror or str(exc))
+            except (CorruptError, PermissionError) as exc:
+                self._report(directory, name, f"not made: {problem(exc)}")
             if self._on_progress is not None:
                 self._on_progress(self.tally.created, self._total, self.tally.bytes_written)
         return below
@@ -114,8 +112,8 @@ class _Filler:
         self._files[node] = (directory, name)
         self.tally.created += 1
         self.tally.bytes_written += written
-        for problem in problems:
-            self._report(directory, name, problem)
+        for each in problems:
+            self._report(directory, name, each)
         return False
 
     def _finish(self, directory: NodeId) -> None:
@@ -125,8 +123,8 @@ class _Filler:
             problems = settle(self._fd(directory), state, xattrs, fresh=directory != self._top)
         except CorruptError as exc:
             problems = [str(exc)]
-        for problem in problems:
-            self._report(directory, b"", problem)
+        for each in problems:
+            self._report(directory, b"", each)
         if self._sync:
             os.fsync(self._fd(directory))
 
@@ -145,12 +143,12 @@ class _Filler:
     def _unknown(self, node: NodeId) -> Place:
         raise CorruptError(f"directory node {node} was not made")
 
-    def _report(self, directory: NodeId, name: bytes, problem: str) -> None:
+    def _report(self, directory: NodeId, name: bytes, what: str) -> None:
         names = [name] if name else []
         while (directory := self._key(directory)) != ROOT:
             directory, name = self.directories.place(directory)
             names.append(name)
-        self.tally.problems.append(f"{shown(b'/'.join(reversed(names)))}: {problem}")
+        self.tally.problems.append(f"{shown(b'/'.join(reversed(names)))}: {what}")
 
     def _count(self) -> int:
         """Return how many nodes there are, names of hard links counted each."""

@@ -20,7 +20,7 @@ from dkfs.errors import CorruptError, ExistsError
 from dkfs.history import content, creation, fileout
 from dkfs.history.links import Place
 from dkfs.history.metadata import held, settle
-from dkfs.history.outcome import Result, Tally
+from dkfs.history.outcome import Result, Tally, problem
 from dkfs.history.places import Directories, check_name
 from dkfs.history.tree import shown
 from dkfs.model.ids import NO_NODE, ROOT, NodeId
@@ -66,8 +66,8 @@ class _Application:
         self._steps = {step.node: step for step in plan.steps}
         self._made: dict[NodeId, Place] = {}  # new nodes, where they were made
         self._handles: dict[NodeId, Place] = {}  # where the next name of a file is linked from
-        self._failed: set[NodeId] = set()
         self._tally = Tally()
+        self._failed = self._tally.failed
 
     def run(self) -> Result:
         """Do it all."""
@@ -137,11 +137,11 @@ class _Application:
                 written, problems = creation.create(self._reader, state, place[1], dir_fd)
             except (CorruptError, PermissionError) as exc:
                 self._failed.add(node)
-                self._report(state.parent, state.name, str(exc))
+                self._report(state.parent, state.name, f"not made: {problem(exc)}")
                 return
             self._tally.bytes_written += written
-            for problem in problems:
-                self._report(state.parent, state.name, problem)
+            for each in problems:
+                self._report(state.parent, state.name, each)
         self._made[node] = place
         self._tally.created += 1
 
@@ -254,15 +254,18 @@ class _Application:
                     self._tally.attributes += 1
                 problems = settle(path, new, xattrs, fresh=False)
         except FileNotFoundError:
+            self._failed.add(step.node)
             problems = ["is not there, expected it"]
         except (CorruptError, PermissionError) as exc:
-            problems = [str(exc)]
+            self._failed.add(step.node)
+            problems = [f"not changed: {problem(exc)}"]
         except OSError as exc:
             if exc.errno != errno.ETXTBSY:
                 raise
-            problems = ["is being executed, its contents stay"]
-        for problem in problems:
-            self._report(parent, name, problem)
+            self._failed.add(step.node)
+            problems = ["not changed: it is being executed"]
+        for each in problems:
+            self._report(parent, name, each)
 
     def _rewrite(self, step: Step, new: NodeState, path: bytes) -> None:
         try:
@@ -297,8 +300,8 @@ class _Application:
                 problems = settle(self._dirs.fd(node), state, xattrs, fresh=False)
             except CorruptError as exc:
                 problems = [str(exc)]
-            for problem in problems:
-                self._report(state.parent, state.name, problem)
+            for each in problems:
+                self._report(state.parent, state.name, each)
 
     def _remove_staging(self) -> None:
         """Remove the staging directory and the handles in it; a directory with no place to go stays."""
@@ -337,12 +340,12 @@ class _Application:
             depth += 1
         return depth
 
-    def _report(self, parent: NodeId, name: bytes, problem: str) -> None:
+    def _report(self, parent: NodeId, name: bytes, what: str) -> None:
         names = [name]
         while parent != ROOT:
             parent, name = self._place_of(parent)
             names.append(name)
-        self._tally.problems.append(f"{shown(b'/'.join(reversed(names)))}: {problem}")
+        self._tally.problems.append(f"{shown(b'/'.join(reversed(names)))}: {what}")
 
     def _place_of(self, node: NodeId) -> Place:
         step = self._steps.get(node)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from dkfs.errors import CorruptError
+from dkfs.model.ids import NodeId
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -13,6 +16,7 @@ class Result:
     attributes: int = 0  # nodes that stayed and got other metadata
     bytes_written: int = 0
     problems: tuple[str, ...] = ()  # for people: one line each, path first
+    failed: frozenset[NodeId] = frozenset()  # nodes that stayed as they were; see Plan.without()
 
 
 class Tally:
@@ -21,6 +25,7 @@ class Tally:
     def __init__(self) -> None:
         self.created = self.removed = self.rewritten = self.attributes = self.bytes_written = 0
         self.problems: list[str] = []
+        self.failed: set[NodeId] = set()
 
     def result(self) -> Result:
         """Return what was counted."""
@@ -31,4 +36,10 @@ class Tally:
             self.attributes,
             self.bytes_written,
             tuple(self.problems),
+            frozenset(self.failed),
         )
+
+
+def problem(exc: CorruptError | OSError) -> str:
+    """Return what *exc* says, for a problem of a Result."""
+    return str(exc) if isinstance(exc, CorruptError) else exc.strerror or str(exc)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from dkfs.core.plan import Plan
 from dkfs.errors import UsageError
 from dkfs.history.fill import Progress, Source, fill
 from dkfs.history.found import Collector
@@ -148,7 +147,9 @@ class _Reconciliation:
             way = plan(reader, base=reader.last, target=self._target)
             if way.is_empty:
                 return
-            self._count(apply(way, reader, self._root_fd))
+            result = apply(way, reader, self._root_fd)
+            self._count(result)
+            way = way.without(result.failed)
         with self._store.write() as writer:
             operation = self._operation(writer, OpKind.ROLLBACK, self._target)
             self._rolled_back = Seq(writer.last + 1)
@@ -195,7 +196,7 @@ class _Reconciliation:
         # After the findings are recorded: until then the files of an unfinished replay are told by this note.
         self._note(_REPLAYING, self._identity)
         with self._store.read() as reader:
-            way: Plan = back.plan(reader)
+            way = back.plan(reader)
             self._count(apply(way, reader, self._root_fd))
 
     def _is_store_newer(self, reader: Reader, finding: Finding) -> bool:

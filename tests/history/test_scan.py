@@ -32,9 +32,7 @@ class Scanned:
         with self.store.read() as reader:
             return {
                 (each.what.name, each.name)
-                for each in scan(
-                    reader, self.fd, at=reader.last, rehash_since_ns=rehash_since_ns
-                )
+                for each in scan(reader, self.fd, at=reader.last, rehash_since_ns=rehash_since_ns)
                 if not (
                     each.what.name == "CHANGED"
                     and each.status is not None

@@ -9,11 +9,31 @@ from pathlib import Path
 from typing import NamedTuple
 
 NAMES = (b"a", b"b", b"c", b"dir", b"x.txt", b"\xff\xfe", b"n" * 255, b" ", b"new\nline")
+# Version 2; user::rw-, user:1234:r--, group::r--, mask::r--, other::---.
 ACL_ACCESS = bytes.fromhex(
-    # version 2; user::rw-, user:1234:r--, group::r--, mask::r--, other::---
-    "02000000" "01000600ffffffff" "02000400d2040000" "04000400ffffffff" "10000400ffffffff" "20000000ffffffff"
-)  # fmt: skip
-ACL_DEFAULT = ACL_ACCESS
+    "02000000 01000600ffffffff 02000400d2040000 04000400ffffffff 10000400ffffffff 20000000ffffffff"
+)
+
+
+_VERBS = [
+    "file",
+    "file",
+    "mkdir",
+    "special",
+    "symlink",
+    "link",
+    "write",
+    "write",
+    "rename",
+    "rename",
+    "swap",
+    "remove",
+    "metadata",
+    "metadata",
+    "xattr",
+    "time",
+    "replace",
+]
 
 
 class Picture(NamedTuple):
@@ -81,10 +101,7 @@ class RandomTree:
     def change(self, count: int) -> None:
         """Do *count* things."""
         for _ in range(count):
-            verb = self._rng.choice(
-                ("file", "file", "mkdir", "special", "symlink", "link", "write", "write", "rename")
-                + ("rename", "swap", "remove", "metadata", "metadata", "xattr", "time", "replace")
-            )
+            verb = self._rng.choice(_VERBS)
             try:
                 getattr(self, f"_{verb}")()
             except (
