@@ -131,6 +131,7 @@ class Commands:
 
     async def _roll(self, move: Move, request: Message) -> Message:
         rolled = self._fs.rollback.roll_back(move, NOBODY, dry_run=request.get("dry_run") is True)
+        self._fs.count.again()
         await trio.to_thread.run_sync(invalidate, rolled.stale)
         return _rolled(rolled, move.target)
 

@@ -16,9 +16,12 @@ from dkfs.fuse import connection
 from dkfs.history.recorder import Commit
 from dkfs.metrics.registry import Gauges, Metrics
 from dkfs.metrics.server import Server
+from dkfs.model.ids import Seq
 from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Store
+
+_RECOUNT_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,10 @@ class Service:
             chunks_reused=commit.chunks_reused,
         )
 
+    def dropped(self, contents: int) -> None:
+        """Hear that so many contents will not be recorded; in the recorder's thread."""
+        self.metrics.count_failed_captures(contents)
+
     def gauges(self) -> Gauges:
         """See metrics.Source."""
         fs = self._fs
@@ -67,6 +74,7 @@ class Service:
             version=recorder.committed,
             inodes=len(fs.table),
             open_files=len(fs.files.handles),
+            files=fs.count.value,
             index_bytes=size.index_bytes,
             segment_bytes=size.segment_bytes,
         )
@@ -91,6 +99,7 @@ class Service:
                 if lifeline is not None:
                     nursery.start_soon(self._hold, lifeline)
                 nursery.start_soon(self._announce, on_mounted)
+                nursery.start_soon(self._count)
                 await connection.serve()
                 self._ready = False
                 await self._commands.drained()
@@ -99,6 +108,21 @@ class Service:
     async def _announce(self, on_mounted: Callable[[], None]) -> None:
         self._ready = True
         on_mounted()
+
+    async def _count(self) -> None:
+        """Count the files, now and after every rollback."""
+        assert self._fs is not None
+        count, recorder = self._fs.count, self._fs.recorder
+
+        def work(seq: Seq) -> None:
+            recorder.wait(seq)
+            count.count(seq)
+
+        while True:
+            if count.value is None:
+                count.again()
+                await trio.to_thread.run_sync(work, recorder.last)
+            await trio.sleep(_RECOUNT_S)
 
     async def _tick(self) -> None:
         """Capture what stays open; a file is captured at most a quarter of the interval late."""

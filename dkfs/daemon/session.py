@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import trio
 
@@ -51,6 +52,8 @@ def serve(
     """
     prepare(settings)
     os.umask(0)  # modes are the application's business
+    # An import after this must not look into the mount: this process could not answer itself.
+    sys.path[:] = [p for p in sys.path if not is_below(p, settings.mountpoint)]
     _raise_limits()
     with ExitStack() as stack:
         root_fd = open_backing(settings, stack)
@@ -58,7 +61,12 @@ def serve(
         replayed, seconds = replay(settings, store, root_fd, on_progress=on_progress)
         service = Service(settings, store, version=__version__)
         service.metrics.observe_recovery(seconds=seconds, reason="startup", succeeded=True)
-        recorder = Recorder(store, clock_ns=time.time_ns, on_commit=service.committed)
+        recorder = Recorder(
+            store,
+            clock_ns=time.time_ns,
+            on_commit=service.committed,
+            on_drop=service.dropped,
+        )
         fs = FileSystem(
             root_fd, store, recorder, reserved=reserved(settings), clock_ns=time.time_ns
         )
@@ -145,6 +153,11 @@ def replay(
 def reserved(settings: MountSettings) -> bytes | None:
     """Return the name of the history in the root; None if it is disabled."""
     return None if settings.snapdir == "disabled" else RESERVED
+
+
+def is_below(path: str, directory: Path) -> bool:
+    """Return whether *path*, relative to the current directory, is *directory* or inside it."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
 
 
 def _raise_limits() -> None:

@@ -53,6 +53,7 @@ class Recorder:
         *,
         clock_ns: Callable[[], int],
         on_commit: Callable[[Commit], None],
+        on_drop: Callable[[int], None],
         queue_bytes: int = 128 * 1024 * 1024,
         queue_operations: int = 100_000,
     ) -> None:
@@ -60,6 +61,7 @@ class Recorder:
         self._store = store
         self._clock_ns = clock_ns
         self._on_commit = on_commit
+        self._on_drop = on_drop
         self._most_bytes = queue_bytes
         self._most_operations = queue_operations
         with store.read() as reader:
@@ -323,7 +325,10 @@ class Recorder:
             len(self._queue),
         )
         self._abandoned = True
+        contents = 0
         while self._queue:
             pending, _ = self._queue.popleft()
             self._release(pending)
+            contents += pending.operation.kind is OpKind.WRITE
+        self._on_drop(contents)
         self._condition.notify_all()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dkfs.history.recorder import Recorder
 from dkfs.overlay.attributes import Attributes
 from dkfs.overlay.captures import Captures
+from dkfs.overlay.counting import FileCount
 from dkfs.overlay.files import Files
 from dkfs.overlay.inodes import InodeTable
 from dkfs.overlay.journal import Journal
@@ -36,7 +37,15 @@ class FileSystem:
         self.journal = Journal(recorder, store, self.table)
         self.captures = Captures(self.table, self.journal)
         self.files = Files(self.table, self.journal, self.captures)
-        self.names = Names(self.table, self.journal, self.captures, self.files, reserved=reserved)
+        self.count = FileCount(store)
+        self.names = Names(
+            self.table,
+            self.journal,
+            self.captures,
+            self.files,
+            count=self.count,
+            reserved=reserved,
+        )
         self.attributes = Attributes(
             self.table,
             self.journal,

@@ -1,9 +1,10 @@
 """The namespace: lookup, create, unlink, rename, ... on the backing directory and in the log."""
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from dkfs.history.change import Link, NameChange, NodeChange
 from dkfs.model.ids import NO_NODE, Seq
@@ -11,6 +12,7 @@ from dkfs.model.operation import OpKind
 from dkfs.overlay import backing
 from dkfs.overlay.backing import by_fd, xattrs_of
 from dkfs.overlay.captures import Captures
+from dkfs.overlay.counting import FileCount
 from dkfs.overlay.files import Files, backing_flags
 from dkfs.overlay.handles import DirHandle, HandleTable
 from dkfs.overlay.inodes import Inode, InodeTable
@@ -31,6 +33,7 @@ class Names:
         captures: Captures,
         files: Files,
         *,
+        count: FileCount,
         reserved: bytes | None,
     ) -> None:
         """*reserved* is a name in the root that is not the backing directory's to use."""
@@ -39,6 +42,7 @@ class Names:
         self._captures = captures
         self._files = files
         self._reserved = reserved
+        self._count = count
         self._euid = os.geteuid()
         self.directories: HandleTable[DirHandle] = HandleTable()
 
@@ -194,6 +198,7 @@ class Names:
         inode = self._table.found(parent, name, status)
         inode.lookups += 1
         inode.plain = not xattrs
+        self._count.change(0 if inode.is_dir else 1)
         self._journal.created(
             kind,
             caller,
@@ -228,6 +233,7 @@ class Names:
         if inode.parent is None:
             self._table.moved(inode, parent, name)
         inode.lookups += 1
+        self._count.change(1)
         return inode, status
 
     # Removing and moving
@@ -259,7 +265,8 @@ class Names:
         inode = self._about_to_lose(parent, name)
         node = self._journal.node(parent)
         directory = self._table.fd(parent)
-        remove(directory)
+        with self._unpinned_on_error(inode):
+            remove(directory)
         self._journal.named(
             kind,
             caller,
@@ -281,15 +288,27 @@ class Names:
             return None
         inode = self._table.get(status)
         if inode is not None:
+            self._journal.node(inode)  # the name is how a node is found in the history
             self._table.pin(inode)
         return inode
+
+    @contextlib.contextmanager
+    def _unpinned_on_error(self, inode: Inode | None) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            if inode is not None:
+                self._table.unpin(inode)
+            raise
 
     def _lost(self, inode: Inode, parent: Inode, name: bytes) -> None:
         """Note that *name* in *parent* is no name of *inode* any more."""
         if inode.is_dir or os.fstat(inode.fd).st_nlink == 0:
             inode.unlinked = True
+        self._count.change(0 if inode.is_dir else -1)
         if inode.parent is parent and inode.name == name:
             self._table.unnamed(inode)
+        self._table.unpin(inode)
         self._table.forget(inode, 0)
 
     def rename(
@@ -309,6 +328,7 @@ class Names:
         inode = self._source(old_parent, old)
         victim = self._about_to_lose(new_parent, new)
         if victim is inode:
+            self._table.unpin(inode)
             return  # two names of one file: rename(2) does nothing
         # The contents come before the name: no version shows the new name with older bytes.
         self._captures.capture(inode, self._journal.origin(caller))
@@ -317,7 +337,8 @@ class Names:
         other = self._journal.node(exchanged) if exchanged is not None else NO_NODE
         new_directory = self._journal.node(new_parent)
         old_fd, new_fd = self._table.pair(old_parent, new_parent)
-        backing.rename(old_fd, old, new_fd, new, flags)
+        with self._unpinned_on_error(victim):
+            backing.rename(old_fd, old, new_fd, new, flags)
         status = os.stat(new, dir_fd=new_fd, follow_symlinks=False)
         changes = [
             NodeChange(nodes[0], status, Link(new_directory, new)),
@@ -358,6 +379,7 @@ class Names:
         if exchanged is not None:
             if (exchanged.parent, exchanged.name) == new:
                 self._table.moved(exchanged, *old)
+            self._table.unpin(exchanged)
         elif victim is not None:
             self._lost(victim, *new)
         if (inode.parent, inode.name) == old or inode.parent is None:
