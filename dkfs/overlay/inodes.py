@@ -245,6 +245,16 @@ class InodeTable:
         inode.pinned = True
         self.pinned += 1
 
+    def unpin(self, inode: Inode) -> None:
+        """Take a pin() back if *inode* still has a name by which it can be opened again."""
+        if not inode.pinned or inode.parent is None:
+            return
+        inode.pinned = False
+        self.pinned -= 1
+        self._open[inode] = None
+        if len(self._open) > self._most:
+            self._close_oldest(keep=inode)
+
     def unnamed(self, inode: Inode) -> None:
         """Note that the name by which *inode* is known is gone; it must be pinned."""
         parent, inode.parent = inode.parent, None
