@@ -9,14 +9,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
+from dkfs.core.plan import Plan
 from dkfs.errors import DkfsError
 from dkfs.history.change import NameChange, NodeChange, Pending
+from dkfs.history.links import remember
 from dkfs.history.resolve import Resolver
 from dkfs.model.ids import NodeId, Seq
-from dkfs.model.node import NodeState
 from dkfs.model.operation import Operation, OpKind
 from dkfs.store import Store, Writer
 
@@ -118,15 +119,8 @@ class Recorder:
                 self._condition.notify_all()
         return seq
 
-    def append_states(
-        self,
-        operation: Operation,
-        nodes: Iterable[tuple[NodeId, NodeState]],
-        names: Iterable[tuple[NodeId, bytes, NodeId]],
-        *,
-        expected: Seq,
-    ) -> Seq:
-        """Record states that are known already, at once and durably; the queue must be empty.
+    def append_plan(self, operation: Operation, plan: Plan, *, expected: Seq) -> Seq:
+        """Record at once, and durably, that *plan* was done; the queue must be empty.
 
         Raises StoreError; and RuntimeError if the log moved on since *expected*.
         """
@@ -135,7 +129,8 @@ class Recorder:
             raise RuntimeError(f"log is at {self.last}, expected {expected}")
         seq = Seq(self.last + 1)
         with self._store.write() as writer:
-            writer.append(seq, operation, nodes, names)
+            writer.append(seq, operation, plan.entry_nodes, plan.entry_names)
+            remember(writer, plan.secondary_names)
         self._resolver.forget()
         with self._store.read() as reader:
             self._next_node = max(self._next_node, reader.next_node())

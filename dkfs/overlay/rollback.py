@@ -61,6 +61,7 @@ class Rollback:
         recorded, at the next mount.
         """
         self._captures.capture_all()
+        known = self._known()  # may record what appeared behind the mount
         if not self._recorder.flush():
             raise StoreError(f"the store fails, nothing was rolled back: {self._recorder.failure}")
         base = self._recorder.committed
@@ -68,17 +69,14 @@ class Rollback:
             plan = move.plan(reader)
             if dry_run:
                 return Rolled(base, plan, None, Stale((), ()))
-            known = self._known()
             for binding in plan.names:
                 inode = known.get(binding.old)
                 if inode is not None:
                     self._table.pin(inode)
             result = materialise.apply(plan, reader, self._table.root.fd)
-            seq = self._recorder.append_states(
-                move.operation(self._recorder.now_ns(), origin),
-                plan.entry_nodes,
-                plan.entry_names,
-                expected=base,
+            plan = plan.without(result.failed)  # a version says only what was done
+            seq = self._recorder.append_plan(
+                move.operation(self._recorder.now_ns(), origin), plan, expected=base
             )
         return Rolled(seq, plan, result, self._settle(plan, known))
 
