@@ -21,7 +21,7 @@ from dkfs.errors import MountError
 from dkfs.fuse import connection
 from dkfs.fuse.adapter import Operations
 from dkfs.history.recorder import Recorder
-from dkfs.history.replay import ReplayResult, reconcile
+from dkfs.history.replay import ReplayResult, check_reserved, reconcile
 from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Store
@@ -122,6 +122,8 @@ def open_backing(settings: MountSettings, stack: ExitStack) -> int:
     except OSError as exc:
         raise MountError(f"state directory {settings.state_dir}: {exc.strerror}") from None
     stack.callback(os.close, fd)
+    if reserved(settings) is not None:
+        check_reserved(fd)  # before a store is made
     return fd
 
 

@@ -69,11 +69,17 @@ def reconcile(
     *identity* tells one incarnation of the directory from another.  Raises UsageError for a directory with a file of
     the reserved name in its root, StoreError, CorruptError and OSError.
     """
-    if not allow_reserved and RESERVED_NAME in _names(root_fd):
+    if not allow_reserved:
+        check_reserved(root_fd)
+    return _Reconciliation(store, root_fd, prefer, clock_ns, identity, on_progress).run()
+
+
+def check_reserved(root_fd: int) -> None:
+    """Raise UsageError if the directory has a file of the reserved name in its root."""
+    if RESERVED_NAME in _names(root_fd):
         raise UsageError(
             "the state directory has a file named .dkfs in its root: expected none, dkfs shows the history there"
         )
-    return _Reconciliation(store, root_fd, prefer, clock_ns, identity, on_progress).run()
 
 
 class _Reconciliation:
