@@ -8,7 +8,6 @@ exit status:
 
 import argparse
 import fnmatch
-import os
 import signal
 import sys
 import time
@@ -24,7 +23,7 @@ from bench.workload import Level, Workload
 from bench.workloads import WORKLOADS
 
 _RESULTS = Path(__file__).parent / "results"
-_BUSY = 0.5  # load average above which numbers are doubtful
+_MEMORY = Path("/dev/shm")  # what the workloads start from is made there
 
 
 def main() -> int:
@@ -42,11 +41,11 @@ def main() -> int:
     if not kinds or not peers:
         parser.error("nothing is called that; --list lists the workloads")
     try:
-        with workshop(args.dir) as base:
+        with workshop(args.dir) as base, workshop(_MEMORY if _MEMORY.is_dir() else None) as made:
             if args.profile:
-                print(profile(kinds[0], base=base, level=level))
+                print(profile(kinds[0], base=base, materials=made, level=level))
                 return 0
-            return _measure(args, base, level, kinds, peers)
+            return _measure(args, base, made, level, kinds, peers)
     except BenchError as exc:
         print(f"bench: {exc}", file=sys.stderr)
         return 1
@@ -85,23 +84,34 @@ def _chosen(kinds: tuple[_Named, ...], patterns: str | None) -> list[_Named]:
 def _measure(
     args: argparse.Namespace,
     base: Path,
+    materials: Path,
     level: Level,
     kinds: list[type[Workload]],
     peers: list[type[Peer]],
 ) -> int:
     started = time.time()
+    found = machine.machine(base)
     about: dict[str, object] = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "level": level.name.lower(),
         "repetitions": args.repetitions,
         "commit": machine.commit(),
-        "machine": machine.machine(base),
+        "machine": found,
+        "doubts": machine.doubts(found),
         "versions": machine.versions(),
     }
-    if os.getloadavg()[0] > _BUSY:
-        _say(f"the machine is busy (load {os.getloadavg()[0]:.2f}): the numbers are doubtful")
+    for doubt in machine.doubts(found):
+        _say(f"the numbers are doubtful: {doubt}")
     measured = list(
-        measure(kinds, peers, base=base, level=level, repetitions=args.repetitions, say=_say)
+        measure(
+            kinds,
+            peers,
+            base=base,
+            materials=materials,
+            level=level,
+            repetitions=args.repetitions,
+            say=_say,
+        )
     )
     about["seconds"] = round(time.time() - started, 1)
     name = args.name or time.strftime("%Y%m%d-%H%M%S-", time.gmtime(started)) + str(about["commit"])

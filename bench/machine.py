@@ -4,6 +4,7 @@ import os
 import platform
 import sqlite3
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from bench.peers import CHECKOUT
 from dkfs import __version__
 
 _PACKAGES = ("pyfuse3", "trio", "lmdb", "blake3", "zstandard")
+_LOAD_MOST = 0.5
+_CREATE_MOST_US = 60.0  # 18 on an idle ext4
+_PROBED = 1000  # files
 _PROGRAMS = ("fusermount3", "git", "tar", "gcc", "make")
 
 
@@ -27,8 +31,32 @@ def machine(place: Path) -> dict[str, object]:
         "memory_mib": int(memory) // 1024,
         "kernel": platform.release(),
         "filesystem": _output("stat", "--file-system", "--format=%T", os.fspath(place)),
+        "create_us": create_us(place),
         "load_before": os.getloadavg()[0],
     }
+
+
+def doubts(found: dict[str, object]) -> list[str]:
+    """Return why numbers of the machine() that was *found* are not to be believed."""
+    said = []
+    if (load := float(str(found["load_before"]))) > _LOAD_MOST:
+        said.append(f"the machine is busy, its load is {load:.1f}")
+    if (create := float(str(found["create_us"]))) > _CREATE_MOST_US:
+        said.append(
+            f"creating a file takes {create:.0f} us: many were deleted in the last minutes, or the"
+            " disk is busy"
+        )
+    return said
+
+
+def create_us(place: Path) -> float:
+    """Return how long an empty file in a new directory in *place* takes; see run._make_room()."""
+    directory = place / "probe"
+    directory.mkdir()
+    started = time.perf_counter()
+    for index in range(_PROBED):
+        os.close(os.open(directory / str(index), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    return (time.perf_counter() - started) / _PROBED * 1e6
 
 
 def versions() -> dict[str, str]:

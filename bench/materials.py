@@ -63,7 +63,6 @@ def repository(where: Path, copies: int) -> Path:
         program("git", "commit", "-q", "-m", f"commit {commit}", cwd=work)
     program("git", "clone", "-q", "--bare", work, bare)
     program("git", "repack", "-a", "-d", "-q", cwd=bare)
-    shutil.rmtree(work)
     return bare
 
 

@@ -18,10 +18,9 @@ _RATE_HZ = 400
 _SHOWN = 25
 
 
-def profile(kind: type[Workload], *, base: Path, level: Level) -> str:
+def profile(kind: type[Workload], *, base: Path, materials: Path, level: Level) -> str:
     """Run *kind* once on dkfs under py-spy; return the functions that took the time."""
-    (base / "materials").mkdir()
-    workload = kind(level, base / "materials")
+    workload = kind(level, materials)
     stacks = base / "stacks"
     peer = Dkfs(base / "dkfs")
     workload.populate(peer.backing)
