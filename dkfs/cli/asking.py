@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dkfs.cli.location import Location
-from dkfs.cli.output import emit, json_path, note, printable
+from dkfs.cli.output import emit, json_path, note, printable, status_of_problems
 from dkfs.cli.progress import Progress
 from dkfs.cli.reading import reading_at
 from dkfs.daemon.control import request
@@ -69,7 +69,8 @@ def print_changes(answer: Answer, args: argparse.Namespace, done: str) -> int:
     problems = answer.get("problems")
     for problem in problems if isinstance(problems, list) else ():
         note(f"dkfs: {printable(str(problem))}")
-    return 1 if problems else 0
+    count = len(problems) if isinstance(problems, list) else 0
+    return status_of_problems(count, number(answer, "damaged"))
 
 
 def _path(change: Mapping[str, str]) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from dkfs.errors import CorruptError
 from dkfs.model.node import Attr, Kind
 
 Json = Mapping[str, object]
@@ -24,6 +25,13 @@ _KIND_BITS: Final = {
     Kind.BLOCK: stat.S_IFBLK,
 }
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def status_of_problems(problems: int, damaged: int) -> int:
+    """Return the exit status of a command that did all but so many things, some for damage."""
+    if damaged:
+        return CorruptError.exit_status
+    return 1 if problems else 0
 
 
 def printable(text: bytes | str) -> str:

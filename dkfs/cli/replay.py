@@ -12,7 +12,7 @@ exit status:
 import argparse
 
 from dkfs.cli.mounting import add_flags, make_state_dir, settings_of
-from dkfs.cli.output import emit, note, printable, size_text
+from dkfs.cli.output import emit, note, printable, size_text, status_of_problems
 from dkfs.cli.parser import Parser, new_parser
 from dkfs.cli.progress import Progress
 from dkfs.daemon.launch import replay
@@ -55,4 +55,4 @@ def run(args: argparse.Namespace) -> int:
             f"{printable(str(settings.state_dir))} is at version {result.seq}:"
             f" {result.restored} restored{found}, {size_text(result.bytes)}"
         )
-    return 1 if result.problems else 0
+    return status_of_problems(len(result.problems), result.damaged)

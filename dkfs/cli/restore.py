@@ -13,7 +13,7 @@ exit status:
 import argparse
 from pathlib import Path
 
-from dkfs.cli.output import emit, note, printable, size_text
+from dkfs.cli.output import emit, note, printable, size_text, status_of_problems
 from dkfs.cli.parser import Parser, add_dry_run, new_parser
 from dkfs.cli.progress import Progress
 from dkfs.cli.reading import Reading, reading
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     for problem in result.problems:
         note(f"dkfs: {problem}")
     _sum_up(args, seq, result.created, result.bytes_written, len(result.problems))
-    return 1 if result.problems else 0
+    return status_of_problems(len(result.problems), result.damaged)
 
 
 def _dry_run(view: Reading, seq: Seq, path: bytes, args: argparse.Namespace) -> int:

@@ -165,6 +165,7 @@ def _rolled(rolled: Rolled, target: Seq) -> Message:
         "changes": changes,
         "changed": len(changes),
         "problems": list(rolled.result.problems) if rolled.result else [],
+        "damaged": rolled.result.damaged if rolled.result else 0,
     }
 
 

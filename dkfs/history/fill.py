@@ -10,7 +10,7 @@ from dkfs.errors import CorruptError
 from dkfs.history import content, creation
 from dkfs.history.links import Place
 from dkfs.history.metadata import settle
-from dkfs.history.outcome import Result, Tally, problem
+from dkfs.history.outcome import Result, Tally
 from dkfs.history.places import Directories, check_name
 from dkfs.history.tree import shown
 from dkfs.model.ids import ROOT, NodeId, Seq
@@ -86,7 +86,7 @@ class _Filler:
                 if self._make(directory, check_name(name), node):
                     below.append(node)
             except (CorruptError, PermissionError) as exc:
-                self._report(directory, name, f"not made: {problem(exc)}")
+                self._report(directory, name, f"not made: {self.tally.problem(exc)}")
             if self._on_progress is not None:
                 self._on_progress(self.tally.created, self._total, self.tally.bytes_written)
         return below
@@ -122,7 +122,7 @@ class _Filler:
             xattrs = content.xattrs(self._reader, state)
             problems = settle(self._fd(directory), state, xattrs, fresh=directory != self._top)
         except CorruptError as exc:
-            problems = [str(exc)]
+            problems = [self.tally.problem(exc)]
         for each in problems:
             self._report(directory, b"", each)
         if self._sync:

@@ -20,7 +20,7 @@ from dkfs.errors import CorruptError, ExistsError
 from dkfs.history import content, creation, fileout
 from dkfs.history.links import Place
 from dkfs.history.metadata import held, settle
-from dkfs.history.outcome import Result, Tally, problem
+from dkfs.history.outcome import Result, Tally
 from dkfs.history.places import Directories, check_name
 from dkfs.history.tree import shown
 from dkfs.model.ids import NO_NODE, ROOT, NodeId
@@ -137,7 +137,7 @@ class _Application:
                 written, problems = creation.create(self._reader, state, place[1], dir_fd)
             except (CorruptError, PermissionError) as exc:
                 self._failed.add(node)
-                self._report(state.parent, state.name, f"not made: {problem(exc)}")
+                self._report(state.parent, state.name, f"not made: {self._tally.problem(exc)}")
                 return
             self._tally.bytes_written += written
             for each in problems:
@@ -258,7 +258,7 @@ class _Application:
             problems = ["is not there, expected it"]
         except (CorruptError, PermissionError) as exc:
             self._failed.add(step.node)
-            problems = [f"not changed: {problem(exc)}"]
+            problems = [f"not changed: {self._tally.problem(exc)}"]
         except OSError as exc:
             if exc.errno != errno.ETXTBSY:
                 raise
@@ -299,7 +299,7 @@ class _Application:
                 xattrs = content.xattrs(self._reader, state)
                 problems = settle(self._dirs.fd(node), state, xattrs, fresh=False)
             except CorruptError as exc:
-                problems = [str(exc)]
+                problems = [self._tally.problem(exc)]
             for each in problems:
                 self._report(state.parent, state.name, each)
 

@@ -16,6 +16,7 @@ class Result:
     attributes: int = 0  # nodes that stayed and got other metadata
     bytes_written: int = 0
     problems: tuple[str, ...] = ()  # for people: one line each, path first
+    damaged: int = 0  # how many of the problems are damage in the store
     failed: frozenset[NodeId] = frozenset()  # nodes that stayed as they were; see Plan.without()
 
 
@@ -24,6 +25,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.created = self.removed = self.rewritten = self.attributes = self.bytes_written = 0
+        self.damaged = 0
         self.problems: list[str] = []
         self.failed: set[NodeId] = set()
 
@@ -36,10 +38,13 @@ class Tally:
             self.attributes,
             self.bytes_written,
             tuple(self.problems),
+            self.damaged,
             frozenset(self.failed),
         )
 
-
-def problem(exc: CorruptError | OSError) -> str:
-    """Return what *exc* says, for a problem of a Result."""
-    return str(exc) if isinstance(exc, CorruptError) else exc.strerror or str(exc)
+    def problem(self, exc: CorruptError | OSError) -> str:
+        """Return what *exc* says, for one of the problems; damage is counted."""
+        if isinstance(exc, CorruptError):
+            self.damaged += 1
+            return str(exc)
+        return exc.strerror or str(exc)

@@ -52,6 +52,7 @@ class ReplayResult:
     found: Seq = Seq(0)  # the version that recorded what was in the directory; 0: nothing had to be
     rolled_back: Seq = Seq(0)  # prefer="store": the version that went back
     problems: tuple[str, ...] = ()  # for people: one line each, path first
+    damaged: int = 0  # how many of the problems are damage in the store
 
 
 def reconcile(
@@ -110,6 +111,7 @@ class _Reconciliation:
         self._restored = self._recorded = self._bytes = 0
         self._found = self._rolled_back = Seq(0)
         self._problems: list[str] = []
+        self._damaged = 0
 
     def run(self) -> ReplayResult:
         """Do what the case asks for."""
@@ -137,6 +139,7 @@ class _Reconciliation:
             found=self._found,
             rolled_back=self._rolled_back,
             problems=tuple(self._problems),
+            damaged=self._damaged,
         )
 
     # The history to the directory.
@@ -266,6 +269,7 @@ class _Reconciliation:
         self._restored += result.created + result.rewritten + result.attributes
         self._bytes += result.bytes_written
         self._problems += result.problems
+        self._damaged += result.damaged
 
 
 def _names(fd: int) -> set[bytes]:

@@ -7,7 +7,7 @@ from dkfs.core.plan import is_directory
 from dkfs.errors import CorruptError, ExistsError, NotFoundError, UsageError
 from dkfs.history import creation
 from dkfs.history.fill import Progress, Source, fill
-from dkfs.history.outcome import Result, problem
+from dkfs.history.outcome import Result, Tally
 from dkfs.history.places import check_name
 from dkfs.history.tree import Tree, components, shown
 from dkfs.model.ids import Seq
@@ -41,7 +41,9 @@ def restore(
         try:
             written, problems = creation.create(reader, state, name, fd, sync=sync)
         except (CorruptError, PermissionError) as exc:
-            return Result(problems=(f"{shown(path)}: not made: {problem(exc)}",))
+            tally = Tally()
+            tally.problems.append(f"{shown(path)}: not made: {tally.problem(exc)}")
+            return tally.result()
         if on_progress is not None:
             on_progress(1, 1, written)
         return Result(

@@ -53,3 +53,19 @@ def test_what_is_not_in_the_history_makes_no_target(
 
 def test_without_a_target_it_is_a_usage_error(dkfs: Dkfs, store: Path) -> None:
     assert dkfs("restore", "4", "--store", store).status == 2
+
+
+def test_damage_is_named_and_is_status_5_and_the_rest_is_restored(
+    dkfs: Dkfs, store: Path, tmp_path: Path
+) -> None:
+    (segment,) = (store / "segments").iterdir()
+    data = segment.read_bytes()
+    at = data.index(b"port=8080")
+    segment.write_bytes(data[:at] + b"PORT" + data[at + 4 :])
+
+    result = dkfs("restore", "4", "--target", tmp_path / "out", "--store", store)
+
+    assert result.status == 5
+    assert "etc/app.conf" in result.err
+    assert not (tmp_path / "out" / "etc" / "app.conf").exists()
+    assert (tmp_path / "out" / "etc").is_dir()
