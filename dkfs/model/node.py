@@ -27,7 +27,7 @@ class Attr:
     uid: int
     gid: int
     mtime_ns: int
-    ctime_ns: int  # as it was on the backing directory; never restored, the kernel does not allow it
+    ctime_ns: int  # as the backing directory had it; no system call could restore it
     size: int  # bytes; 0 for anything but files and symlinks
     rdev: int  # device number of a CHAR or BLOCK, else 0
 
@@ -45,9 +45,9 @@ class NodeState:
     """A node as of one version."""
 
     attr: Attr
-    parent: NodeId  # directory of the link through which the node was last seen; the root is its own parent
+    parent: NodeId  # directory of the link last seen; the root is its own parent
     name: bytes  # name of that link; empty for the root
-    content: BlobId | None  # FILE: the blob, or the manifest if is_manifest; None = empty or all hole
+    content: BlobId | None  # FILE: blob, or manifest if is_manifest; None = empty or all hole
     is_manifest: bool  # content names a manifest (codec.encode_manifest), not the bytes themselves
     target: bytes  # SYMLINK: what it points to, else empty
     xattrs: BlobId | None  # blob holding codec.encode_xattrs; None = no extended attributes

@@ -29,7 +29,7 @@ class OpKind(IntEnum):
     ROLLBACK = 17
     UNDO = 18
     REDO = 19
-    FOUND = 20  # a difference found in the backing directory at a mount (replay), or the first import
+    FOUND = 20  # a difference found in the backing directory at a mount, or the first import
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,9 @@ class Entry:
     seq: Seq
     operation: Operation
     nodes: tuple[tuple[NodeId, NodeState], ...]  # new states, in effect from seq on
-    names: tuple[tuple[NodeId, bytes, NodeId], ...]  # (directory, name, node or NO_NODE) from seq on
+    names: tuple[
+        tuple[NodeId, bytes, NodeId], ...
+    ]  # (directory, name, node or NO_NODE) from seq on
 
 
 @dataclass(frozen=True, slots=True)
