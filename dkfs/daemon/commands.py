@@ -132,7 +132,9 @@ class Commands:
     async def _roll(self, move: Move, request: Message) -> Message:
         rolled = self._fs.rollback.roll_back(move, NOBODY, dry_run=request.get("dry_run") is True)
         self._fs.count.again()
-        await trio.to_thread.run_sync(invalidate, rolled.stale)
+        await trio.to_thread.run_sync(
+            invalidate, rolled.stale, os.fsencode(self._settings.mountpoint)
+        )
         return _rolled(rolled, move.target)
 
     async def _stop_mount(self, _: Message) -> Message:

@@ -149,6 +149,14 @@ class InodeTable:
             return ROOT_ID
         return status.st_ino if status.st_ino != ROOT_ID else _SECOND_ONE
 
+    def path(self, inode: Inode) -> bytes:
+        """Return the path by which *inode* is known, for people and the kernel, not to be trusted."""
+        names = []
+        while inode.parent is not None:
+            names.append(inode.name)
+            inode = inode.parent
+        return b"/".join(reversed(names))
+
     # File descriptors
 
     def fd(self, inode: Inode) -> int:

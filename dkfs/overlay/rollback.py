@@ -26,6 +26,9 @@ class Stale(NamedTuple):
 
     names: tuple[tuple[int, bytes], ...]  # (directory, name) by the kernel's numbers
     inodes: tuple[int, ...]
+    sizes: tuple[
+        bytes, ...
+    ] = ()  # paths of files open for writing whose size it must ask for again
 
 
 class Rolled(NamedTuple):
@@ -100,7 +103,12 @@ class Rollback:
             if new is not None and parent is not None and new.parent is None:
                 self._table.moved(new, parent, binding.name)
                 new.unlinked = False
+        for binding in plan.names:
+            old = known.get(binding.old)
+            if old is not None:
+                self._table.unpin(old)
         inodes = []
+        sizes = []
         for node in plan.nodes:
             inode = known.get(node)
             if inode is None:
@@ -109,4 +117,6 @@ class Rollback:
             inode.plain = False
             if inode.handles:
                 inode.recorded_size = os.fstat(inode.handles[0].fd).st_size
-        return Stale(tuple(names), tuple(inodes))
+                if inode.parent is not None:
+                    sizes.append(self._table.path(inode))
+        return Stale(tuple(names), tuple(inodes), tuple(sizes))
