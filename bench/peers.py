@@ -196,10 +196,12 @@ class Dkfs(Mounted):
         return History(self.store)
 
     def _mount(self) -> int:
+        log = self.base / "log"
         _dkfs(
             *("mount", self.backing, self.directory, "--store", self.store),
             *("--engine", self.engine, "--io", self.io),
-            *("--metrics-addr", "", "--log-file", self.base / "log"),
+            *("--metrics-addr", "", "--log-file", log),
+            log=log,
         )
         return _number(control.request(self.store, {"command": "status"})["pid"])
 
@@ -222,7 +224,7 @@ def workshop(parent: Path | None) -> Iterator[Path]:
         shutil.rmtree(base)
 
 
-def _dkfs(*words: str | Path) -> None:
+def _dkfs(*words: str | Path, log: Path | None = None) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dkfs", *words],
         cwd=CHECKOUT,
@@ -233,7 +235,8 @@ def _dkfs(*words: str | Path) -> None:
         check=False,
     )
     if done.returncode:
-        raise BenchError(f"dkfs {words[0]}: {done.stderr.strip()}")
+        said = log.read_text().strip() if log is not None and log.exists() else ""
+        raise BenchError(f"dkfs {words[0]}: {done.stderr.strip()}\n{said}".strip())
 
 
 def _environment() -> dict[str, str]:
