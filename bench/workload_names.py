@@ -166,7 +166,7 @@ class Memory(Workload):
     changes = False
     records_only = True
     repetitions = 1
-    counts = (100_000, 10_000, 100)
+    counts = (100_000, 100_000, 100)
 
     def populate(self, backing: Path) -> None:
         top = backing / "many"
