@@ -33,11 +33,14 @@ def mount(settings: MountSettings, *, foreground: bool, on_progress: Progress | 
 
 
 def start(
-    settings: MountSettings, *, on_progress: Progress | None = None, lifeline: int | None = None
+    settings: MountSettings,
+    *,
+    on_progress: Progress | None = None,
+    lifeline: tuple[int, int] | None = None,
 ) -> int:
     """Start the daemon in a process of its own; return its pid when the mount answers.
 
-    The daemon ends when the other end of *lifeline* is closed.  Raises DkfsError.
+    The daemon ends when nobody else holds the writing end of the pipe *lifeline*.  Raises DkfsError.
     """
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -45,7 +48,9 @@ def start(
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _daemon(settings, writing, lifeline)
+        if lifeline is not None:
+            os.close(lifeline[1])
+        _daemon(settings, writing, lifeline[0] if lifeline is not None else None)
     os.close(writing)
     try:
         _await_mounted(reading, on_progress or _silent)

@@ -11,6 +11,7 @@ import trio
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.commands import Commands
 from dkfs.daemon.listener import Listener
+from dkfs.daemon.remains import MARK, kill_remains
 from dkfs.errors import MountError
 from dkfs.fuse import connection
 from dkfs.history.recorder import Commit
@@ -146,14 +147,11 @@ class Service:
 
     async def _hold(self, lifeline: int) -> None:
         """End the mount, and what runs on it, when the other end of *lifeline* closes."""
-        group = b""
+        mark = b""
         while data := await self._read(lifeline):
-            group += data
-        if group:
-            try:
-                os.killpg(int(group), signal.SIGKILL)
-            except ProcessLookupError:
-                log.debug("process group %s is gone", group.decode())
+            mark += data
+        if mark:
+            await trio.to_thread.run_sync(kill_remains, MARK.encode() + b"=" + mark)
         log.info("the process that started this mount is gone: unmounting")
         await self.stop(lazily=True)
         connection.end()

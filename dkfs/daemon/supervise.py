@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.launch import Progress, start
+from dkfs.daemon.remains import MARK, kill_remains
 from dkfs.errors import CommandError
 from dkfs.overlay import backing
 
@@ -51,12 +52,14 @@ def run(settings: MountSettings, argv: list[str], *, on_progress: Progress | Non
     program = _find(argv[0], settings)
     reading, writing = os.pipe()
     handled = set(signal.valid_signals()) - _NOT_FORWARDED
-    daemon = start(settings, on_progress=on_progress, lifeline=reading)
+    daemon = start(settings, on_progress=on_progress, lifeline=(reading, writing))
     os.close(reading)
+    mark = f"{os.getpid()}-{time.monotonic_ns()}"
+    os.environ[MARK] = mark
+    os.write(writing, mark.encode())  # whom the daemon ends if this process is killed
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, handled | {signal.SIGCHLD})
     child = _start_command(program, argv)
-    os.write(writing, b"%d" % child)  # whom the daemon ends if this process is killed
     status = _watch(child, daemon, handled)
     return _finish(status, child, daemon, settings)
 
@@ -143,6 +146,7 @@ def _finish(status: int | None, child: int, daemon: int, settings: MountSettings
     if status is None:
         print("dkfs: the daemon ended, the application cannot go on", file=sys.stderr)
         _end(child)
+        kill_remains(f"{MARK}={os.environ[MARK]}".encode())
         with contextlib.suppress(OSError):
             backing.unmount(os.fsencode(settings.mountpoint), lazily=True)
         return 1
