@@ -239,7 +239,7 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EROFS)
         written = self._files.write(fh, off, buf)
         if self._files.handles[fh].sync:
-            return self._synced(fh, written)
+            return self._synced(fh, written, os.fsync)
         return written
 
     @served
@@ -258,16 +258,16 @@ class Operations(pyfuse3.Operations):
     def fsync(self, fh: int, datasync: bool) -> Any:
         if fh >= VIRTUAL:
             return None
-        return self._synced(fh, None)
+        return self._synced(fh, None, os.fdatasync if datasync else os.fsync)
 
-    async def _synced(self, fh: int, result: int | None) -> int | None:
+    async def _synced(self, fh: int, result: int | None, sync: Callable[[int], None]) -> int | None:
         fd, seq = self._files.fsync(fh)
-        await self._slowly(self._sync, fd, seq)
+        await self._slowly(self._sync, sync, fd, seq)
         return result
 
-    def _sync(self, fd: int, seq: Seq) -> None:
+    def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq) -> None:
         self._recorder.hurry()  # the store syncs while the backing directory does
-        os.fsync(fd)
+        sync(fd)
         self._recorder.wait(seq)
 
     async def _slowly(self, work: Callable[..., Any], *args: Any) -> Any:

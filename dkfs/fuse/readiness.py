@@ -16,6 +16,8 @@ from typing import Any
 import pyfuse3
 import trio
 
+from dkfs.fuse.handshake import Handshake
+
 _BURST = 64  # requests
 _LINGER_MS = 1
 
@@ -51,9 +53,15 @@ class _Readiness:
         self._poll = select.poll()
         self._fd = -1
         self._burst = 0
+        self.handshake: Handshake | None = None  # to be done before anything else
 
     async def wait_readable(self, fd: int) -> None:
         """Return when *fd* is readable."""
+        if self.handshake is not None:
+            self.handshake.step()
+            if not self.handshake.is_done:
+                return
+            self.handshake = None
         if fd != self._fd:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLIN)
@@ -87,8 +95,9 @@ def busy() -> Iterator[None]:
         _readiness.slow -= 1
 
 
-def install() -> None:
-    """Make pyfuse3 wait our way; to be called before pyfuse3.main()."""
+def install(handshake: Handshake | None) -> None:
+    """Make pyfuse3 wait our way, and do *handshake* first; to be called before pyfuse3.main()."""
+    _readiness.handshake = handshake
     lowlevel = types.SimpleNamespace(
         wait_readable=_readiness.wait_readable,
         current_task=trio.lowlevel.current_task,

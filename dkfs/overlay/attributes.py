@@ -14,8 +14,8 @@ from dkfs.overlay.files import Files
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.origin import Caller
+from dkfs.overlay.privileges import CAPABILITY, drop
 
-_CAPABILITY = b"security.capability"
 STORE_XATTR = b"user.dkfs.store"  # on the root: the path of the store; answered, never listed
 
 
@@ -71,6 +71,7 @@ class Attributes:
         if new.mode is not None:
             # After chown, which clears the set-user-id bits.
             os.chmod(path, new.mode)
+            inode.plain = False  # until somebody looks
         if new.atime_ns is not None or new.mtime_ns is not None:
             now = os.fstat(fd)
             os.utime(
@@ -92,6 +93,8 @@ class Attributes:
         if handle is None and inode.handles:
             handle = inode.handles[0]
         if handle is not None and handle.writable:
+            if not inode.plain:
+                drop(self._journal, inode, handle.fd, self._journal.origin(caller))
             before = os.fstat(handle.fd).st_size
             os.ftruncate(handle.fd, size)
             least = min(size, before)
@@ -99,6 +102,8 @@ class Attributes:
             return
         fd = self._files.open_for_truncation(inode)
         try:
+            if not inode.plain:
+                drop(self._journal, inode, fd, self._journal.origin(caller))
             before = os.fstat(fd).st_size
             os.ftruncate(fd, size)
             self._captures.truncated(inode, fd, before, self._journal.origin(caller))
@@ -128,15 +133,10 @@ class Attributes:
         """Return the value of *name*; raises OSError."""
         if name == STORE_XATTR and inode is self._table.root:
             return self._store_path
-        if name == _CAPABILITY and inode.plain:
+        if name == CAPABILITY and inode.plain:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
         path, follow = self._path(inode)
-        try:
-            return os.getxattr(path, name, follow_symlinks=follow)
-        except OSError as exc:
-            if name == _CAPABILITY and exc.errno == errno.ENODATA:
-                inode.plain = True
-            raise
+        return os.getxattr(path, name, follow_symlinks=follow)
 
     def _path(self, inode: Inode) -> tuple[bytes, bool]:
         """Return a path of *inode*, and whether its last part is to be followed."""

@@ -10,6 +10,7 @@ from dkfs.overlay.handles import Handle, HandleTable
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.origin import Caller
+from dkfs.overlay.privileges import drop
 
 # Not for the backing directory: the kernel computes the offset of an append, dkfs's buffers are not
 # aligned for O_DIRECT, and O_SYNC is an fsync that the store has a part in.
@@ -49,6 +50,8 @@ class Files:
             size = os.fstat(fd).st_size
         number = self.opened(inode, fd, flags, caller, size)
         if flags & os.O_TRUNC:
+            if not inode.plain:
+                drop(self._journal, inode, fd, self._journal.origin(caller))
             if writes:
                 # An empty file too: its mtime changes.
                 self._captures.written(self.handles[number], 0, max(size, 1))
@@ -100,6 +103,8 @@ class Files:
         handle = self.handles[number]
         if handle.inode.frozen:
             self._captures.before_change(handle.inode, offset, offset + len(data))
+        if not handle.inode.plain:
+            drop(self._journal, handle.inode, handle.fd, handle.origin)
         written = os.pwrite(handle.fd, data, offset)
         self._captures.written(handle, offset, offset + written)
         handle.wrote = True

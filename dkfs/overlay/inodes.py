@@ -62,14 +62,10 @@ class Inode:
         self.last = Seq(0)  # the last operation that concerned it
         self.unlinked = False
         self.synced = False  # an application has asked for its contents to be durable
-        self.plain = (
-            False  # known to have no security.capability, which the kernel asks for at each write
-        )
+        self.plain = False  # known to have no set-id bits and no security.capability
         self.handles: list[Handle] | None = None  # open for writing
         self.frozen: list[FrozenFile] | None = None  # contents being recorded
-        self.recorded_size = (
-            0  # bytes, of the contents last frozen; valid while handles is not None
-        )
+        self.recorded_size = 0  # bytes, of the contents last frozen; valid while handles is set
 
 
 class InodeTable:

@@ -18,6 +18,7 @@ from dkfs.overlay.handles import DirHandle, HandleTable
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.origin import Caller
+from dkfs.overlay.privileges import is_plain
 
 Found = tuple[Inode, os.stat_result]
 _SUID_SGID = stat.S_ISUID | stat.S_ISGID
@@ -197,7 +198,7 @@ class Names:
     ) -> Inode:
         inode = self._table.found(parent, name, status)
         inode.lookups += 1
-        inode.plain = not xattrs
+        inode.plain = is_plain(status, xattrs)
         self._count.change(0 if inode.is_dir else 1)
         self._journal.created(
             kind,

@@ -1,0 +1,48 @@
+"""Taking away what a change of contents must take away: set-id bits and security.capability.
+
+The kernel leaves that to dkfs (FUSE_HANDLE_KILLPRIV_V2, see fuse.handshake).  It does not say whether
+the caller has CAP_FSETID, which keeps the bits: as root has it and others do not, the user decides.
+"""
+
+import os
+import stat
+from collections.abc import Container
+
+from dkfs.history.change import NodeChange
+from dkfs.model.operation import OpKind, Origin
+from dkfs.overlay.backing import xattrs_of
+from dkfs.overlay.inodes import Inode
+from dkfs.overlay.journal import Journal
+
+CAPABILITY = b"security.capability"
+
+
+def is_plain(status: os.stat_result, xattrs: Container[bytes]) -> bool:
+    """Return whether a file with *status* and *xattrs* has nothing to lose."""
+    return not _bits(status) and CAPABILITY not in xattrs
+
+
+def drop(journal: Journal, inode: Inode, fd: int, origin: Origin) -> None:
+    """Take the privileges of *inode*, open as *fd*, because *origin* changes its contents."""
+    status = os.fstat(fd)
+    xattrs = xattrs_of(fd)
+    bits = 0 if origin.uid == 0 else _bits(status)
+    if bits:
+        os.fchmod(fd, stat.S_IMODE(status.st_mode) & ~bits)
+    had_capability = xattrs.pop(CAPABILITY, None) is not None
+    if had_capability:
+        os.removexattr(fd, CAPABILITY)
+    if (bits or had_capability) and not inode.unlinked:
+        status = os.fstat(fd)
+        change = NodeChange(journal.node(inode), status, None, None, xattrs)
+        journal.changed(OpKind.SETATTR, origin, inode, change)
+    inode.plain = is_plain(status, xattrs)
+
+
+def _bits(status: os.stat_result) -> int:
+    """Return the set-id bits that a change of contents clears; see chmod(2) on locking bits."""
+    mode = status.st_mode
+    bits = mode & stat.S_ISUID
+    if mode & stat.S_IXGRP:
+        bits |= mode & stat.S_ISGID
+    return bits
