@@ -15,7 +15,8 @@ from dkfs.errors import DkfsError, UsageError
 
 log = logging.getLogger(__name__)
 
-_LINE_MOST = 1024 * 1024  # bytes of one request
+_LINE_MOST = 16 * 1024 * 1024  # bytes of one request: more paths than a command line has room for
+_PAUSE_S = 0.1
 
 
 class Handler(Protocol):
@@ -53,16 +54,22 @@ class Listener:
         """Answer everybody who connects."""
         async with trio.open_nursery() as nursery:
             while True:
-                connection, _ = await self._socket.accept()
+                try:
+                    connection, _ = await self._socket.accept()
+                except OSError as exc:
+                    # No fd left: who asks has to wait, and the mount must not end for it.
+                    log.warning("control socket: %s", exc.strerror)
+                    await trio.sleep(_PAUSE_S)
+                    continue
                 nursery.start_soon(self._talk, trio.SocketStream(connection), handler)
 
     async def _talk(self, stream: trio.SocketStream, handler: Handler) -> None:
         async with stream:
             try:
-                line = await _line(stream)
-                if not line:
-                    return
                 try:
+                    line = await _line(stream)
+                    if not line:
+                        return
                     async for message in handler.answer(parse(line)):
                         await stream.send_all(json.dumps(message).encode() + b"\n")
                 except DkfsError as exc:

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import struct
 import subprocess
 from pathlib import Path
 
@@ -13,8 +14,11 @@ O_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MNT_DETACH = 2  # sys/mount.h
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
+_HANDLE_MOST = 128  # bytes: MAX_HANDLE_SZ in linux/fs.h
 _STATX_SIZE = 256  # bytes, of struct statx: linux/stat.h
 _STATX_BTIME_AT = 80  # offset of stx_btime: struct statx_timestamp {s64 sec; u32 nsec; s32 pad}
+
+_HANDLE = struct.Struct("=Ii")  # struct file_handle, without the handle: its length and type
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.renameat2.argtypes = (
@@ -53,6 +57,25 @@ def identity(fd: int) -> bytes:
         if mask & _STATX_BTIME:
             born = buffer.raw[_STATX_BTIME_AT : _STATX_BTIME_AT + 12]
     return b"%d:%s" % (status.st_ino, born.hex().encode())
+
+
+def file_handle(fd: int) -> bytes | None:
+    """Return what open_by_handle() opens the same inode by, names or not; None if there is no such thing."""
+    buffer = ctypes.create_string_buffer(_HANDLE.pack(_HANDLE_MOST, 0), _HANDLE.size + _HANDLE_MOST)
+    mount_id = ctypes.c_int()
+    flags = _AT_EMPTY_PATH
+    if _libc.name_to_handle_at(fd, b"", buffer, ctypes.byref(mount_id), flags) != 0:
+        return None
+    return buffer.raw[: _HANDLE.size + _HANDLE.unpack_from(buffer.raw)[0]]
+
+
+def open_by_handle(root_fd: int, handle: bytes) -> int:
+    """Return an O_PATH fd of what *handle* names on the file system of *root_fd*; raises OSError."""
+    fd: int = _libc.open_by_handle_at(root_fd, handle, O_PATH)
+    if fd < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return fd
 
 
 def open_directory(path: Path) -> int:

@@ -64,10 +64,12 @@ class Files:
         handle = Handle(inode, fd, flags, self._journal.origin(caller))
         if handle.writable:
             self._captures.opened(handle, size)
+        self._table.files += 1
         return self.handles.add(handle)
 
     def _open_backing(self, inode: Inode, flags: int) -> int:
         wanted = backing_flags(flags)
+        self._table.make_room()
         try:
             return self._open_as(inode, wanted)
         except PermissionError:
@@ -129,6 +131,7 @@ class Files:
         finally:
             self.handles.remove(number)
             os.close(handle.fd)
+            self._table.files -= 1
             if handle.writable:
                 self._captures.closed(handle)
                 self._table.forget(handle.inode, 0)

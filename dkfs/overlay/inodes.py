@@ -1,8 +1,9 @@
 """The inodes that the kernel knows, and a bounded number of open fds that hold them.
 
 An inode is held by an O_PATH fd or, beyond the bound, by the directory it is in and its name there:
-it is opened again from its directory's fd, and device and inode number are checked.  What has no
-name left, or may lose its only known one, keeps its fd until the kernel forgets it.
+it is opened again from its directory's fd, and device and inode number are checked.  What lost the
+one name that was known, and has others, is opened again by its file handle, where there are such and
+dkfs may.  All else that has no name keeps its fd until the kernel forgets it.
 """
 
 import errno
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dkfs.model.ids import NO_NODE, NodeId, Seq
-from dkfs.overlay.backing import O_PATH
+from dkfs.overlay.backing import O_PATH, file_handle, open_by_handle
 
 if TYPE_CHECKING:
     from dkfs.history.frozen import FrozenFile
@@ -31,6 +32,7 @@ class Inode:
         "dev",
         "fd",
         "frozen",
+        "handle",
         "handles",
         "id",
         "ino",
@@ -54,6 +56,7 @@ class Inode:
         self.is_dir = (status.st_mode & 0o170000) == 0o040000
         self.fd = -1  # O_PATH, or -1
         self.pinned = False  # the fd is not closed to save fds
+        self.handle: bytes | None = None  # of what has lost its known name and has others
         self.parent: Inode | None = None
         self.name = b""
         self.children = 0  # inodes whose parent is this
@@ -90,7 +93,13 @@ class InodeTable:
         self._devices: dict[int, int] = {status.st_dev: 0}
         self._open: OrderedDict[Inode, None] = OrderedDict()  # unpinned, least recently used first
         self._most = most_fds if most_fds is not None else default_fds()
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # For inodes and open files; the rest is for the store, for directories being read, and for
+        # who asks on the control socket.
+        self._all = soft - min(128, soft // 4)
+        self.files = 0  # fds that open files hold
         self.pinned = 0
+        self._uses_handles = True  # until one is refused
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -184,21 +193,25 @@ class InodeTable:
         return (status.st_ino, status.st_dev) == (inode.ino, inode.dev)
 
     def _reopen(self, inode: Inode) -> None:
-        if inode.parent is None:
+        if inode.parent is not None:
+            directory = inode.parent.fd
+            fd = self._with_fds(lambda: os.open(inode.name, O_PATH, dir_fd=directory), directory)
+        elif (handle := inode.handle) is not None:
+            fd = self._with_fds(lambda: open_by_handle(self.root.fd, handle), -1)
+        else:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        fd = self._open_path(inode.name, inode.parent.fd)
         status = os.fstat(fd)
         if not self.is_it(inode, status):
             os.close(fd)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         inode.fd = fd
         self._open[inode] = None
-        if len(self._open) > self._most:
-            self._close_oldest(keep=inode)
+        self._close_oldest(keep=inode)
 
-    def _open_path(self, name: bytes, directory: int) -> int:
+    def _with_fds(self, work: Callable[[], int], directory: int) -> int:
+        """Return what *work* opens, in *directory*."""
         try:
-            return os.open(name, O_PATH, dir_fd=directory)
+            return work()
         except OSError as exc:
             if exc.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
                 raise
@@ -207,12 +220,22 @@ class InodeTable:
         for inode in list(self._open)[: max(1, len(self._open) // 2)]:
             if inode.fd != directory:
                 self._close(inode)
-        return os.open(name, O_PATH, dir_fd=directory)
+        return work()
 
-    def _close_oldest(self, *, keep: Inode) -> None:
-        oldest = next(iter(self._open))
-        if oldest is not keep:
+    def _close_oldest(self, *, keep: Inode | None = None) -> None:
+        """Close what is beyond the bound, but not *keep*."""
+        most = min(self._most, self._all - self.files - self.pinned)
+        while len(self._open) > most:
+            oldest = next(iter(self._open))
+            if oldest is keep:
+                return
             self._close(oldest)
+
+    def make_room(self) -> None:
+        """Make room for one more open file; raises OSError(EMFILE) if it is wanted for others."""
+        if self.files + self.pinned >= self._all:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self._close_oldest()
 
     def _close(self, inode: Inode) -> None:
         del self._open[inode]
@@ -250,14 +273,29 @@ class InodeTable:
         self.pinned += 1
 
     def unpin(self, inode: Inode) -> None:
-        """Take a pin() back if *inode* still has a name by which it can be opened again."""
-        if not inode.pinned or inode.parent is None:
+        """Take a pin() back if *inode* can be opened again."""
+        if not inode.pinned or inode is self.root:
             return
+        if inode.parent is None:
+            inode.handle = None if inode.unlinked else self._handle(inode)
+            if inode.handle is None:
+                return
         inode.pinned = False
         self.pinned -= 1
         self._open[inode] = None
-        if len(self._open) > self._most:
-            self._close_oldest(keep=inode)
+        self._close_oldest(keep=inode)
+
+    def _handle(self, inode: Inode) -> bytes | None:
+        """Return a handle that has been seen to work: it takes a privilege."""
+        handle = file_handle(inode.fd)
+        if handle is None or not self._uses_handles:
+            return None
+        try:
+            os.close(open_by_handle(self.root.fd, handle))
+        except OSError:
+            self._uses_handles = False
+            return None
+        return handle
 
     def unnamed(self, inode: Inode) -> None:
         """Note that the name by which *inode* is known is gone; it must be pinned."""

@@ -90,8 +90,9 @@ class Names:
     ) -> tuple[int, Inode, os.stat_result]:
         """Create a regular file and open it; return (handle, inode, status).  Raises OSError."""
         self._check(parent, name)
-        directory = self._table.fd(parent)
         wanted = backing_flags(flags)
+        self._table.make_room()
+        directory = self._table.fd(parent)
         try:
             fd = os.open(name, wanted | os.O_CREAT | os.O_EXCL, mode & 0o7777, dir_fd=directory)
         except FileExistsError:
