@@ -22,7 +22,9 @@ from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Store
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _RECOUNT_S = 10.0
+_OTHERS_S = 1.0  # that a mount, unmounted here, may take to end
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +38,22 @@ class Service:
         self.metrics = Metrics(self, version=version)
         self._fs: FileSystem | None = None
         self._ready = False
+        self._told = 0  # the signal that told it to end before anybody waited for one
         self._commands: Commands | None = None
 
     def start(self, fs: FileSystem) -> None:
         """Serve *fs* from now on."""
         self._fs = fs
         self._commands = Commands(self._settings, fs, stop=self.stop)
+
+    def take_signals(self) -> None:
+        """From now on a signal, the first or a second, ends the mount in an orderly way only."""
+
+        def take(number: int, _: object) -> None:
+            self._told = number
+
+        for number in _ENDING:
+            signal.signal(number, take)
 
     # Called by others
 
@@ -134,16 +146,18 @@ class Service:
             self._fs.tick(interval_s)
 
     async def _signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-            async for number in received:
-                log.info("%s: unmounting", signal.Signals(number).name)
-                try:
-                    await self.stop(lazily=False)
-                except MountError:
-                    # Somebody still uses it, but dkfs was told to end.
-                    await self.stop(lazily=True)
-                    connection.end()
-                return
+        with trio.open_signal_receiver(*_ENDING) as received:
+            number = self._told or await anext(received)
+            log.info("%s: unmounting", signal.Signals(number).name)
+            try:
+                await self.stop(lazily=False)
+                # The end of the mount ends this task, unless another namespace still has it.
+                await trio.sleep(_OTHERS_S)
+            except MountError:
+                # Somebody still uses it, but dkfs was told to end.
+                await self.stop(lazily=True)
+            connection.end()
+            await trio.sleep_forever()
 
     async def _hold(self, lifeline: int) -> None:
         """End the mount, and what runs on it, when the other end of *lifeline* closes."""

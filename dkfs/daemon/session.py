@@ -51,16 +51,17 @@ def serve(
     mount ends.  Raises DkfsError if the mount cannot be made.
     """
     prepare(settings)
-    os.umask(0)  # modes are the application's business
     # An import after this must not look into the mount: this process could not answer itself.
     sys.path[:] = [p for p in sys.path if not is_below(p, settings.mountpoint)]
     _raise_limits()
     with ExitStack() as stack:
         root_fd = open_backing(settings, stack)
         store = open_store(settings, stack)
+        os.umask(0)  # from here on modes are the application's business
         replayed, seconds = replay(settings, store, root_fd, on_progress=on_progress)
         service = Service(settings, store, version=__version__)
         service.metrics.observe_recovery(seconds=seconds, reason="startup", succeeded=True)
+        service.take_signals()
         recorder = Recorder(
             store,
             clock_ns=time.time_ns,
@@ -68,7 +69,12 @@ def serve(
             on_drop=service.dropped,
         )
         fs = FileSystem(
-            root_fd, store, recorder, reserved=reserved(settings), clock_ns=time.time_ns
+            root_fd,
+            store,
+            recorder,
+            reserved=reserved(settings),
+            is_listed=settings.snapdir == "visible",
+            clock_ns=time.time_ns,
         )
         service.start(fs)
         for problem in replayed.problems:
