@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from dkfs.history.change import NodeChange
@@ -62,10 +63,9 @@ class Attributes:
         self, inode: Inode, new: NewAttributes, number: int | None, caller: Caller
     ) -> os.stat_result:
         """Change attributes, through handle *number* if there is one; return the new status."""
-        fd = self._table.fd(inode)
-        path = by_fd(fd)
         if new.size is not None:
             self._truncate(inode, new.size, number, caller)
+        fd, path = self._target(inode)
         if new.uid is not None or new.gid is not None:
             os.chown(path, -1 if new.uid is None else new.uid, -1 if new.gid is None else new.gid)
         if new.mode is not None:
@@ -83,8 +83,19 @@ class Attributes:
             )
         status = os.fstat(fd)
         if new._replace(size=None, atime_ns=None) != NewAttributes():
-            self._record(OpKind.SETATTR, inode, status, caller, with_xattrs=new.mode is not None)
+            # chmod changes the mask of an ACL.
+            xattrs = xattrs_of(path) if new.mode is not None else None
+            self._record(OpKind.SETATTR, inode, status, caller, xattrs)
         return status
+
+    def _target(self, inode: Inode) -> tuple[int, int | bytes]:
+        """Return an fd of *inode* for fstat, and what names it in calls that take an fd or a path."""
+        if inode.handles:
+            # What is open is cheaper than a walk through /proc: programs that copy set attributes
+            # before they close.
+            return inode.handles[0].fd, inode.handles[0].fd
+        fd = self._table.fd(inode)
+        return fd, by_fd(fd)
 
     def _truncate(self, inode: Inode, size: int, number: int | None, caller: Caller) -> None:
         if inode.frozen:
@@ -116,14 +127,11 @@ class Attributes:
         inode: Inode,
         status: os.stat_result,
         caller: Caller,
-        *,
-        with_xattrs: bool,
+        xattrs: Mapping[bytes, bytes] | None,
     ) -> None:
         if inode.unlinked:
             return
         node = self._journal.node(inode)
-        # chmod changes the mask of an ACL, and setting an ACL changes the mode.
-        xattrs = xattrs_of(by_fd(self._table.fd(inode))) if with_xattrs else None
         change = NodeChange(node, status, None, None, xattrs)
         self._journal.changed(kind, self._journal.origin(caller), inode, change)
 
@@ -157,14 +165,15 @@ class Attributes:
         fd = self._table.fd(inode)
         os.setxattr(by_fd(fd), name, value)
         inode.plain = False
-        self._record(OpKind.SETXATTR, inode, os.fstat(fd), caller, with_xattrs=True)
+        # Setting an ACL changes the mode.
+        self._record(OpKind.SETXATTR, inode, os.fstat(fd), caller, xattrs_of(by_fd(fd)))
 
     def removexattr(self, inode: Inode, name: bytes, caller: Caller) -> None:
         """Remove *name*; raises OSError."""
         self._refuse_reserved(inode, name)
         fd = self._table.fd(inode)
         os.removexattr(by_fd(fd), name)
-        self._record(OpKind.REMOVEXATTR, inode, os.fstat(fd), caller, with_xattrs=True)
+        self._record(OpKind.REMOVEXATTR, inode, os.fstat(fd), caller, xattrs_of(by_fd(fd)))
 
     def _refuse_reserved(self, inode: Inode, name: bytes) -> None:
         if name == STORE_XATTR and inode is self._table.root:
