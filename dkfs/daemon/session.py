@@ -68,14 +68,7 @@ def serve(
             on_commit=service.committed,
             on_drop=service.dropped,
         )
-        fs = FileSystem(
-            root_fd,
-            store,
-            recorder,
-            reserved=reserved(settings),
-            is_listed=settings.snapdir == "visible",
-            clock_ns=time.time_ns,
-        )
+        fs = _file_system(settings, root_fd, store, recorder)
         service.start(fs)
         for problem in replayed.problems:
             log.warning("replay: %s", problem)
@@ -92,6 +85,19 @@ def serve(
             complete = fs.close()
         service.finished(complete)
         return complete
+
+
+def _file_system(
+    settings: MountSettings, root_fd: int, store: Store, recorder: Recorder
+) -> FileSystem:
+    return FileSystem(
+        root_fd,
+        store,
+        recorder,
+        reserved=reserved(settings),
+        is_listed=settings.snapdir == "visible",
+        clock_ns=time.time_ns,
+    )
 
 
 def prepare(settings: MountSettings) -> None:

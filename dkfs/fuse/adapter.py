@@ -152,6 +152,10 @@ class Operations(pyfuse3.Operations):
         fd = table.fd(directory)
         for index in range(max(0, start_id - 2), len(names)):
             name = names[index]
+            if self._virtual.owns(directory.id, name):
+                if not self._reply_virtual(token, directory.id, name, index + 3):
+                    break
+                continue
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
@@ -178,12 +182,20 @@ class Operations(pyfuse3.Operations):
         if start_id < 2 and not self._dots(number, start_id, token):
             return
         for index in range(max(0, start_id - 2), len(names)):
-            found = self._virtual.peek(number, names[index])
-            if found is None:
-                continue
-            if not pyfuse3.readdir_reply(token, names[index], virtual_entry_of(found), index + 3):
+            if not self._reply_virtual(token, number, names[index], index + 3):
                 break
-            self._virtual.reference(found)
+
+    def _reply_virtual(
+        self, token: pyfuse3.ReaddirToken, parent: int, name: bytes, position: int
+    ) -> bool:
+        """Report *name*, if it is still there; return False if there was no room for it."""
+        found = self._virtual.peek(parent, name)
+        if found is None:
+            return True
+        if not pyfuse3.readdir_reply(token, name, virtual_entry_of(found), position):
+            return False
+        self._virtual.reference(found)
+        return True
 
     @served
     def releasedir(self, fh: int) -> Any:

@@ -28,9 +28,13 @@ class FileSystem:
         recorder: Recorder,
         *,
         reserved: bytes | None,
+        is_listed: bool = False,
         clock_ns: Callable[[], int],
     ) -> None:
-        """Serve *root_fd*, recording to *recorder*; *reserved* is the root's name for the history."""
+        """Serve *root_fd*, recording to *recorder*.
+
+        *reserved* is the root's name for the history, listed in it if *is_listed*.
+        """
         self.recorder = recorder
         self.store = store
         self.table = InodeTable(root_fd, committed=lambda: recorder.committed)
@@ -45,6 +49,7 @@ class FileSystem:
             self.files,
             count=self.count,
             reserved=reserved,
+            is_listed=is_listed,
         )
         self.attributes = Attributes(
             self.table,

@@ -36,13 +36,15 @@ class Names:
         *,
         count: FileCount,
         reserved: bytes | None,
+        is_listed: bool = False,
     ) -> None:
-        """*reserved* is a name in the root that is not the backing directory's to use."""
+        """*reserved*, listed or not, is a name in the root that is not the backing directory's."""
         self._table = table
         self._journal = journal
         self._captures = captures
         self._files = files
         self._reserved = reserved
+        self._is_listed = is_listed
         self._count = count
         self._euid = os.geteuid()
         self.directories: HandleTable[DirHandle] = HandleTable()
@@ -70,8 +72,9 @@ class Names:
                 found = [os.fsencode(name) for name in os.listdir(fd)]
             finally:
                 os.close(fd)
-            if handle.inode is self._table.root and self._reserved in found:
-                found.remove(self._reserved)
+            if handle.inode is self._table.root and self._reserved is not None:
+                found = [name for name in found if name != self._reserved]
+                found += [self._reserved] if self._is_listed else []
             handle.names = found
         return handle.names
 
@@ -358,10 +361,7 @@ class Names:
             Link(nodes[1], old),
             Link(new_directory, new),
             nodes=tuple(changes),
-            names=(
-                NameChange(nodes[1], old, other),
-                NameChange(new_directory, new, nodes[0]),
-            ),
+            names=(NameChange(nodes[1], old, other), NameChange(new_directory, new, nodes[0])),
             node=nodes[0],
         )
         self._renamed(inode, (old_parent, old), (new_parent, new), victim, exchanged)

@@ -13,9 +13,11 @@ import pytest
 from dkfs.history import content
 from dkfs.history.tree import Tree
 from dkfs.store import Store
+from tests.mount import behaviours_of_rights
 from tests.mount.behaviours import BEHAVIOURS, Behaviour, tried
 from tests.mounting import CHECKOUT, Mounted, mounts_below
 
+assert behaviours_of_rights.BEHAVIOURS is BEHAVIOURS  # it has added its own
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
 
 
