@@ -12,6 +12,7 @@ from pyfuse3 import EntryAttributes, FUSEError, RequestContext
 
 from dkfs.fuse import readiness
 from dkfs.fuse.convert import FOREVER_S, entry_of, statvfs_of, virtual_entry_of, wanted_of
+from dkfs.fuse.invalidate import drop_pages
 from dkfs.fuse.served import Meter, changes, served
 from dkfs.model.ids import Seq
 from dkfs.overlay.mounted import FileSystem
@@ -250,8 +251,19 @@ class Operations(pyfuse3.Operations):
         if fh >= VIRTUAL:
             raise FUSEError(errno.EROFS)
         written = self._files.write(fh, off, buf)
-        if self._files.handles[fh].sync:
+        handle = self._files.handles[fh]
+        if handle.direct:
+            return self._past_cache(fh, written)
+        if handle.sync:
             return self._synced(fh, written, os.fsync)
+        return written
+
+    async def _past_cache(self, fh: int, written: int) -> int:
+        handle = self._files.handles[fh]
+        with readiness.busy():
+            handle.direct = await drop_pages(handle.inode.id)
+        if handle.sync:
+            await self._synced(fh, written, os.fsync)
         return written
 
     @served

@@ -4,8 +4,11 @@ import contextlib
 import os
 
 import pyfuse3
+import trio
 
 from dkfs.overlay.rollback import Stale
+
+_PATIENCE_S = 1.0  # for what takes 0.1 ms
 
 
 def invalidate(stale: Stale, mountpoint: bytes) -> None:
@@ -20,3 +23,17 @@ def invalidate(stale: Stale, mountpoint: bytes) -> None:
         # The kernel appends at the size that it last heard of, and does not ask before it does.
         with contextlib.suppress(OSError):
             os.stat(os.path.join(mountpoint, path), follow_symlinks=False)
+
+
+async def drop_pages(number: int) -> bool:
+    """Drop the cached pages of inode *number*, which a write that is not answered yet went past.
+
+    Linux drops them before an O_DIRECT write and, if that is asynchronous, not after it: a page that
+    was read meanwhile would stay as it was.  Return False if the write itself holds a page: it went
+    through the cache, as it does once fcntl(2) took O_DIRECT away.
+    """
+    with trio.move_on_after(_PATIENCE_S) as scope, contextlib.suppress(OSError):
+        await trio.to_thread.run_sync(
+            pyfuse3.invalidate_inode, pyfuse3.InodeT(number), abandon_on_cancel=True
+        )
+    return not scope.cancelled_caught

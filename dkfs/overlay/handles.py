@@ -14,13 +14,14 @@ T = TypeVar("T")
 class Handle:
     """An open regular file."""
 
-    __slots__ = ("dirty", "fd", "inode", "origin", "sync", "writable", "wrote")
+    __slots__ = ("direct", "dirty", "fd", "inode", "origin", "sync", "writable", "wrote")
 
     def __init__(self, inode: Inode, fd: int, flags: int, origin: Origin) -> None:
         self.inode = inode
         self.fd = fd  # a real fd, open for reading too wherever that was possible
         self.writable = (flags & os.O_ACCMODE) != os.O_RDONLY
         self.sync = bool(flags & os.O_DSYNC)  # O_SYNC contains O_DSYNC
+        self.direct = bool(flags & os.O_DIRECT)  # as far as is known: nobody tells of fcntl(2)
         self.origin = origin  # who opened it
         self.wrote = False  # since the last capture; a truncation alone does not count
         self.dirty = Extents()  # written through this handle and in no version yet
