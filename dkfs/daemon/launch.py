@@ -45,6 +45,9 @@ def start(
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # inherited as ignored, no child could be waited for
     pid = os.fork()
     if pid == 0:
         os.close(reading)

@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import signal
-import stat
 import sys
 import time
 from typing import NoReturn
@@ -58,9 +57,13 @@ def run(settings: MountSettings, argv: list[str], *, on_progress: Progress | Non
     os.environ[MARK] = mark
     os.write(writing, mark.encode())  # whom the daemon ends if this process is killed
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.pthread_sigmask(signal.SIG_BLOCK, handled | {signal.SIGCHLD})
-    child = _start_command(program, argv)
-    status = _watch(child, daemon, handled)
+    # With SIGTTOU blocked a process in the background may say who has the terminal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, handled | {signal.SIGCHLD, signal.SIGTTOU})
+    has_terminal = _foreground() == os.getpgrp()
+    child = _start_command(program, argv, has_terminal=has_terminal)
+    status = _watch(child, daemon, handled, has_terminal=has_terminal)
+    if has_terminal and _foreground() == child:
+        _give_terminal(os.getpgrp())  # to the script, say, that goes on after dkfs
     return _finish(status, child, daemon, settings)
 
 
@@ -80,29 +83,32 @@ def _find(program: str, settings: MountSettings) -> str:
     raise CommandError(f"{program}: no such file", 127)
 
 
-def _start_command(program: str, argv: list[str]) -> int:
+def _start_command(program: str, argv: list[str], *, has_terminal: bool) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     supervisor = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(program, argv, supervisor)
+        _become(program, argv, supervisor, has_terminal=has_terminal)
     with contextlib.suppress(OSError):  # the child has done it already, or has ended
         os.setpgid(pid, pid)
     return pid
 
 
-def _become(program: str, argv: list[str], supervisor: int) -> NoReturn:
+def _become(program: str, argv: list[str], supervisor: int, *, has_terminal: bool) -> NoReturn:
     status = 126
     try:
         os.setpgid(0, 0)
-        _take_terminal()
+        if has_terminal:
+            _give_terminal(os.getpgrp())  # so that Ctrl-C is its own business
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != supervisor:
             os._exit(128 + signal.SIGKILL)
         # The directory this process is in may be the one that is now mounted over.
         with contextlib.suppress(OSError):
             os.chdir(os.getcwd())
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python
+            signal.signal(ignored, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         os.execv(program, argv)  # noqa: S606 - that is what this command is for
     except OSError as exc:
@@ -112,17 +118,24 @@ def _become(program: str, argv: list[str], supervisor: int) -> NoReturn:
         os._exit(status)
 
 
-def _take_terminal() -> None:
-    """Make the application the terminal's foreground group, so that Ctrl-C is its own business."""
+def _foreground() -> int:
+    """Return the process group that has the terminal of standard input; 0 if that is none of ours."""
     try:
-        if stat.S_ISCHR(os.fstat(0).st_mode) and os.isatty(0):
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
-            os.tcsetpgrp(0, os.getpgrp())
+        return os.tcgetpgrp(0)
+    except OSError:
+        return 0
+
+
+def _give_terminal(group: int) -> None:
+    try:
+        os.tcsetpgrp(0, group)
     except OSError as exc:
-        log.debug("no terminal to take: %s", exc.strerror)
+        log.debug("the terminal stays where it is: %s", exc.strerror)
 
 
-def _watch(child: int, daemon: int, handled: set[signal.Signals]) -> int | None:
+def _watch(
+    child: int, daemon: int, handled: set[signal.Signals], *, has_terminal: bool
+) -> int | None:
     """Forward signals and reap until *child* ends; return its wait status, None if *daemon* ended."""
     while True:
         number = signal.sigwait(handled | {signal.SIGCHLD})
@@ -131,15 +144,30 @@ def _watch(child: int, daemon: int, handled: set[signal.Signals]) -> int | None:
             continue
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return None
             if pid == 0:
                 break
+            if os.WIFSTOPPED(status):
+                if pid == child and has_terminal:
+                    _stop_with(child)
+                continue
             if pid == child:
                 return status
             if pid == daemon:
                 return None
+
+
+def _stop_with(child: int) -> None:
+    """Stop as *child* was by Ctrl-Z, so that the shell has the terminal; go on with it."""
+    if _foreground() == child:
+        _give_terminal(os.getpgrp())
+    os.kill(os.getpid(), signal.SIGSTOP)
+    if _foreground() == os.getpgrp():
+        _give_terminal(child)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGCONT)
 
 
 def _finish(status: int | None, child: int, daemon: int, settings: MountSettings) -> int:
