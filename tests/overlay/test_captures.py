@@ -1,0 +1,100 @@
+"""Captures: a version holds what a file was at one instant, however it is written meanwhile."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from dkfs.model.operation import OpKind
+from dkfs.overlay.attributes import NewAttributes
+from tests.overlay.driver import ME, driven
+
+MIB = 1 << 20
+
+
+def test_what_stays_open_is_captured_when_it_is_due(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        number = it.open(it.create(b"file"))
+        it.fs.files.write(number, 0, b"data")
+        it.fs.tick(3600.0)
+        assert len(it.fs.captures) == 1
+        it.fs.tick(0.0)
+
+        assert len(it.fs.captures) == 0
+        assert it.recorded(b"file") == b"data"
+        it.close(number)
+
+
+def test_a_write_while_a_large_capture_waits_does_not_tear_it(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    with driven(tmp_path) as it:
+        number = it.open(it.create(b"file"))
+        expected = []
+        data = bytearray(3 * MIB)
+        for _ in range(6):
+            for _ in range(40):
+                at, piece = rng.randrange(3 * MIB), rng.randbytes(rng.randrange(1, 90_000))
+                piece = piece[: 3 * MIB - at]
+                it.fs.files.write(number, at, piece)
+                data[at : at + len(piece)] = piece
+            _, seq = it.fs.files.fsync(number)
+            expected.append((seq, it.fs.files.read(number, 0, 3 * MIB)))
+        it.close(number)
+        it.flush()
+
+        for seq, contents in expected:
+            assert it.recorded(b"file", seq) == contents
+
+
+@pytest.mark.parametrize("size", [0, 100, MIB + 1, 5 * MIB])
+def test_a_truncation_while_a_large_capture_waits_does_not_tear_it(
+    tmp_path: Path, size: int
+) -> None:
+    with driven(tmp_path) as it:
+        inode = it.create(b"file")
+        number = it.open(inode)
+        it.fs.files.write(number, 0, b"t" * (3 * MIB))
+        _, seq = it.fs.files.fsync(number)
+        it.fs.attributes.set(inode, NewAttributes(size=size), number, ME)
+        it.close(number)
+
+        assert it.recorded(b"file") == (b"t" * (3 * MIB) + bytes(5 * MIB))[:size]
+        assert it.recorded(b"file", seq) == b"t" * (3 * MIB)
+
+
+def test_a_truncation_by_name_is_one_version(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        inode = it.create(b"file", b"0123456789")
+        it.fs.attributes.set(inode, NewAttributes(size=3), None, ME)
+
+        assert it.kinds()[-1] is OpKind.TRUNCATE
+        assert it.recorded(b"file") == b"012"
+
+
+def test_two_writers_of_a_file_make_versions_of_all_that_is_in_it(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        inode = it.create(b"file")
+        one, two = it.open(inode), it.open(inode)
+        it.fs.files.write(one, 0, b"one")
+        it.fs.files.write(two, 3, b"two")
+        it.close(one)
+        assert it.recorded(b"file") == b"onetwo"
+        it.fs.files.write(two, 0, b"ONE")
+        it.close(two)
+
+        assert it.recorded(b"file") == b"ONEtwo"
+
+
+def test_a_sparse_file_is_recorded_without_reading_its_holes(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        number = it.open(it.create(b"file"))
+        it.fs.files.write(number, 1 << 40, b"far")
+        it.close(number)
+        node = it.node(b"file")
+        with it.store.read() as reader:
+            state = reader.node(node, reader.last)
+
+        assert state is not None
+        assert state.attr.size == (1 << 40) + 3
+        assert os.stat(tmp_path / "top" / "file").st_blocks < 100

@@ -1,0 +1,145 @@
+"""Names: what each change of a name leaves in the log, and in the table of inodes."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from dkfs.history.tree import Tree
+from dkfs.model.ids import ROOT
+from dkfs.model.operation import OpKind
+from dkfs.overlay.backing import RENAME_EXCHANGE, RENAME_NOREPLACE
+from tests.overlay.driver import ME, Driver, driven
+
+
+def names(it: Driver) -> list[bytes]:
+    seq = it.flush()
+    with it.store.read() as reader:
+        return [name for name, _ in Tree(reader, seq).children(ROOT)]
+
+
+def test_every_kind_of_name_is_one_operation(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        root, fs = it.root, it.fs.names
+        file = it.create(b"file")
+        fs.mkdir(root, b"dir", 0o755, ME)
+        fs.symlink(root, b"symlink", b"target", ME)
+        fs.mknod(root, b"fifo", 0o010644, 0, ME)
+        fs.link(file, root, b"link", ME)
+        fs.rename(root, b"file", root, b"renamed", 0, ME)
+        fs.rename(root, b"fifo", root, b"dir", RENAME_EXCHANGE, ME)
+        fs.unlink(root, b"symlink", ME)
+        fs.rmdir(root, b"fifo", ME)
+
+        assert it.kinds() == [
+            *(OpKind.CREATE, OpKind.MKDIR, OpKind.SYMLINK, OpKind.MKNOD, OpKind.LINK),
+            *(OpKind.RENAME, OpKind.EXCHANGE, OpKind.UNLINK, OpKind.RMDIR),
+        ]
+        assert names(it) == [b"dir", b"link", b"renamed"]
+        assert it.node(b"link") == it.node(b"renamed")
+
+
+def test_contents_are_recorded_before_the_name_that_they_get(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        it.create(b"file", b"old")
+        number = it.open(it.create(b"tmp"))
+        it.fs.files.write(number, 0, b"new")
+        it.fs.names.rename(it.root, b"tmp", it.root, b"file", 0, ME)
+        seq = it.flush()
+
+        assert it.kinds()[-2:] == [OpKind.WRITE, OpKind.RENAME]
+        assert it.recorded(b"file", seq) == b"new"
+        it.close(number)
+
+
+def test_what_is_refused_is_not_recorded_and_holds_nothing(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        root, fs = it.root, it.fs.names
+        it.create(b"file")
+        full, _ = fs.mkdir(root, b"full", 0o755, ME)
+        fs.mkdir(full, b"in", 0o755, ME)
+        fs.mkdir(root, b"dir", 0o755, ME)
+        before = it.kinds()
+        for code, attempt in (
+            (errno.ENOTEMPTY, lambda: fs.rmdir(root, b"full", ME)),
+            (errno.ENOTEMPTY, lambda: fs.rename(root, b"dir", root, b"full", 0, ME)),
+            (errno.EEXIST, lambda: fs.rename(root, b"dir", root, b"full", RENAME_NOREPLACE, ME)),
+            (errno.ENOENT, lambda: fs.unlink(root, b"none", ME)),
+            (errno.EINVAL, lambda: fs.rename(root, b"dir", root, b"x", 4, ME)),
+            (errno.EPERM, lambda: fs.mkdir(root, b".dkfs", 0o755, ME)),
+        ):
+            with pytest.raises(OSError) as refused:
+                attempt()
+            assert refused.value.errno == code
+
+        assert it.kinds() == before
+        assert it.fs.table.pinned == 0
+
+
+def test_two_names_of_one_file_are_not_renamed_into_one(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        it.fs.names.link(it.create(b"one"), it.root, b"two", ME)
+        it.fs.names.rename(it.root, b"one", it.root, b"two", 0, ME)
+
+        assert names(it) == [b"one", b"two"]
+        assert it.fs.table.pinned == 0
+
+
+def test_a_file_keeps_its_node_when_the_name_it_was_known_by_goes(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        it.fs.names.link(it.create(b"one", b"old"), it.root, b"two", ME)
+        node = it.node(b"two")
+    with driven(tmp_path) as it:  # nothing is known of it
+        inode = it.lookup(b"one")
+        number = it.open(inode)
+        it.fs.names.unlink(it.root, b"one", ME)
+        it.fs.files.write(number, 0, b"new")
+        it.close(number)
+
+        assert (it.recorded(b"two"), it.node(b"two")) == (b"new", node)
+
+
+def test_removing_a_synced_file_is_something_to_wait_for(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        number = it.open(it.create(b"journal"))
+        it.fs.files.fsync(number)
+        it.close(number)
+        it.create(b"other")
+        assert it.fs.names.unlink(it.root, b"other", ME) is None
+        seq = it.fs.names.unlink(it.root, b"journal", ME)
+
+        assert seq == it.recorder.last
+
+
+def test_a_directory_is_read_as_it_was_when_reading_began(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        for name in (b"a", b"b"):
+            it.create(name)
+        number = it.fs.names.opendir(it.root)
+        first = it.fs.names.names(number, again=True)
+        it.create(b"c")
+
+        assert it.fs.names.names(number, again=False) == first
+        assert sorted(it.fs.names.names(number, again=True)) == [b"a", b"b", b"c"]
+        it.fs.names.releasedir(number)
+
+
+def test_what_appeared_behind_the_mount_is_found_when_it_is_used(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        (tmp_path / "top" / "dir").mkdir()
+        (tmp_path / "top" / "dir" / "file").write_bytes(b"behind")
+        number = it.open(it.lookup(b"dir/file"))
+        it.fs.files.write(number, 6, b" and more")
+        it.close(number)
+
+        assert it.kinds() == [OpKind.FOUND, OpKind.FOUND, OpKind.WRITE]
+        assert it.recorded(b"dir/file") == b"behind and more"
+
+
+def test_a_new_file_is_its_makers(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        it.create(b"file")
+        status = os.stat(tmp_path / "top" / "file")
+
+        assert (status.st_uid, status.st_gid) == (ME.uid, ME.gid)
