@@ -27,8 +27,8 @@ class Frozen(Protocol):
         """Yield the frozen cells in order; may be called again until released."""
         ...
 
-    def release(self) -> None:
-        """Give up the memory and the fd: the contents are recorded, or never will be."""
+    def release(self) -> int:
+        """Give up the memory, return how much, and the fd: they are recorded, or never will be."""
         ...
 
 
@@ -52,9 +52,10 @@ class FrozenBytes:
         """See Frozen."""
         return iter(self._cells)
 
-    def release(self) -> None:
+    def release(self) -> int:
         """See Frozen."""
         self._cells = []
+        return self.held
 
 
 class FrozenFile:
@@ -125,12 +126,13 @@ class FrozenFile:
                 return offset, None, stop - offset
         return cell
 
-    def release(self) -> None:
+    def release(self) -> int:
         """See Frozen."""
         with self._lock:
             if self._released.is_set():
-                return
+                return 0
             self._released.set()
             self._saved.clear()
-            self.held = 0
             os.close(self._fd)
+            held, self.held = self.held, 0
+            return held

@@ -77,6 +77,7 @@ class Recorder:
         self._idle = False
         self._closing = False
         self._abandoned = False
+        self._pressed = False  # somebody cannot wait until a failing store works again
         self._held_in = 0  # bytes; written by the file system's thread only
         self._held_out = 0  # bytes; written by the recorder's thread only
         self.failure: DkfsError | OSError | None = None
@@ -161,6 +162,11 @@ class Recorder:
         return self.last - self.committed
 
     @property
+    def decided(self) -> Seq:
+        """Return the last version that is committed, or never will be."""
+        return self.last if self._abandoned else self.committed
+
+    @property
     def is_full(self) -> bool:
         """Whether whoever changes files should wait in wait_room() first."""
         if self.failure is not None:
@@ -200,6 +206,12 @@ class Recorder:
         """Have everything appended committed without waiting for company."""
         with self._condition:
             self._wanted = max(self._wanted, self.last)
+            self._condition.notify_all()
+
+    def press(self) -> None:
+        """Have a failing store tried once more, and then no more: an application must go on."""
+        with self._condition:
+            self._pressed = True
             self._condition.notify_all()
 
     def flush(self) -> bool:
@@ -289,6 +301,7 @@ class Recorder:
             if self.failure is not None:
                 log.info("the store works again, recording goes on")
                 self.failure = None
+            self._pressed = False
             self.committed = report.seq
             self._condition.notify_all()
         self._on_commit(report)
@@ -296,8 +309,7 @@ class Recorder:
     def _release(self, pending: Pending) -> None:
         for change in pending.nodes:
             if change.contents is not None:
-                self._held_out += change.contents.held
-                change.contents.release()
+                self._held_out += change.contents.release()
 
     def _failed(self, exc: DkfsError | OSError) -> None:
         """Say it once, wake who waits, and try the same operations again after a while."""
@@ -308,7 +320,7 @@ class Recorder:
             self.failure = exc
             full = self.held_bytes > self._most_bytes or self.queued > self._most_operations
             self._condition.notify_all()
-            if full or self._closing:
+            if full or self._closing or self._pressed:
                 self._abandon()
             elif not self._closing:
                 self._condition.wait(timeout=_RETRY_S)

@@ -7,6 +7,7 @@ import time
 
 from dkfs.core.content import CHUNK_SIZE
 from dkfs.core.extents import Extents, on_grid
+from dkfs.errors import DkfsError
 from dkfs.history.change import NodeChange
 from dkfs.history.frozen import Frozen, FrozenBytes, FrozenFile, Range
 from dkfs.model.operation import OpKind, Origin
@@ -22,6 +23,7 @@ _COPY_MOST = 1024 * 1024  # bytes
 # A truncation that would have to save more than this waits until the recorder has read the file.
 _SAVE_MOST = 8 * 1024 * 1024  # bytes
 _WAIT_S = 60.0
+_PRESS_S = 0.2  # between looks at whether the store fails
 
 
 class Captures:
@@ -31,6 +33,8 @@ class Captures:
         self._table = table
         self._journal = journal
         self._dirty: dict[Inode, float] = {}  # since when, monotonic seconds
+        # Inodes, by number, with contents that could not be read: the next capture takes all of it.
+        self._missed: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._dirty)
@@ -42,14 +46,17 @@ class Captures:
             inode.handles = []
             inode.recorded_size = size
         inode.handles.append(handle)
+        if inode.id in self._missed:
+            self.written(handle, 0, 1)
 
     def closed(self, handle: Handle) -> None:
-        """Note that a handle for writing goes; what it wrote must have been captured."""
+        """Note that a handle for writing goes; what it wrote was captured, or cannot be."""
         handles = handle.inode.handles
         assert handles is not None
         handles.remove(handle)
         if not handles:
             handle.inode.handles = None
+            self._dirty.pop(handle.inode, None)
 
     def written(self, handle: Handle, start: int, end: int) -> None:
         """Note that [start, end) was written through *handle*."""
@@ -70,8 +77,13 @@ class Captures:
             if frozen.unsaved(size) <= _SAVE_MOST:
                 self._journal.recorder.saved(frozen.before_change(size, frozen.size))
                 continue
-            self._journal.recorder.hurry()
-            if not frozen.wait_released(_WAIT_S):
+            recorder = self._journal.recorder
+            recorder.hurry()
+            deadline_s = time.monotonic() + _WAIT_S
+            while not frozen.wait_released(_PRESS_S) and time.monotonic() < deadline_s:
+                if not recorder.is_recording:
+                    recorder.press()
+            if not frozen.wait_released(0):
                 raise OSError(errno.EIO, "the contents before the truncation cannot be recorded")
 
     def capture(self, inode: Inode, origin: Origin) -> None:
@@ -105,7 +117,11 @@ class Captures:
         status = os.fstat(fd)
         size = status.st_size
         if status.st_nlink == 0:
+            self._missed.discard(inode.id)
             return  # nobody will ever find it by a name
+        if inode.id in self._missed:
+            extents.add(0, size)
+        self._missed.add(inode.id)  # until it is known to be in the log
         node = self._journal.node(inode)
         if size != inode.recorded_size:
             least = min(size, inode.recorded_size)
@@ -113,6 +129,7 @@ class Captures:
         frozen = self._frozen(inode, fd, on_grid(extents, grid=CHUNK_SIZE, size=size), size)
         inode.recorded_size = size
         self._journal.changed(kind, origin, inode, NodeChange(node, status, None, frozen))
+        self._missed.discard(inode.id)
 
     def _frozen(self, inode: Inode, fd: int, ranges: tuple[Range, ...], size: int) -> Frozen:
         if sum(end - start for start, end in ranges) <= _COPY_MOST:
@@ -134,9 +151,9 @@ class Captures:
             assert inode.handles
             try:
                 self.capture(inode, inode.handles[0].origin)
-            except OSError as exc:
+            except (OSError, DkfsError) as exc:
                 # Nobody asked, so nobody can be told; it stays dirty and is tried again.
-                log.warning("%s cannot be read to be recorded: %s", inode.name, exc.strerror)
+                log.warning("%s cannot be recorded: %s", os.fsdecode(inode.name), exc)
                 self._dirty[inode] = time.monotonic()
 
     def capture_all(self) -> None:

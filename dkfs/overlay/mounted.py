@@ -37,7 +37,7 @@ class FileSystem:
         """
         self.recorder = recorder
         self.store = store
-        self.table = InodeTable(root_fd, committed=lambda: recorder.committed)
+        self.table = InodeTable(root_fd, committed=lambda: recorder.decided)
         self.journal = Journal(recorder, store, self.table)
         self.captures = Captures(self.table, self.journal)
         self.files = Files(self.table, self.journal, self.captures)

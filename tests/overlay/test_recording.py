@@ -1,0 +1,223 @@
+"""What the file system has recorded, and what it does when that cannot be."""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dkfs.errors import StoreError
+from dkfs.history import content, frozen
+from dkfs.history.recorder import Recorder
+from dkfs.history.replay import reconcile
+from dkfs.history.tree import Tree
+from dkfs.model.ids import Seq
+from dkfs.overlay import captures
+from dkfs.overlay.attributes import NewAttributes
+from dkfs.overlay.backing import RENAME_EXCHANGE
+from dkfs.overlay.inodes import Inode
+from dkfs.overlay.mounted import FileSystem
+from dkfs.store import Store
+
+
+class _Caller(NamedTuple):
+    pid: int = 0
+    uid: int = os.getuid()
+    gid: int = os.getgid()
+
+
+ME = _Caller()
+
+
+class World:
+    """A file system without a kernel."""
+
+    def __init__(self, top: Path) -> None:
+        self.state = top / "state"
+        self.state.mkdir()
+        Store.create(top / "store")
+        self.store = Store.open(top / "store", writable=True)
+        self.root_fd = os.open(self.state, os.O_RDONLY)
+        self.clock = iter(range(1, 1 << 40))
+        reconcile(
+            self.store, self.root_fd, prefer="newer", clock_ns=lambda: 1, identity=b"directory"
+        )
+        self.dropped: list[int] = []
+        self.recorder = Recorder(
+            self.store,
+            clock_ns=lambda: next(self.clock),
+            on_commit=lambda _: None,
+            on_drop=self.dropped.append,
+        )
+        self.fs = FileSystem(
+            self.root_fd, self.store, self.recorder, reserved=None, clock_ns=lambda: 0
+        )
+
+    @property
+    def root(self) -> Inode:
+        return self.fs.table.root
+
+    def create(self, name: bytes, data: bytes = b"") -> int:
+        """Make a file with *data* in it and leave it open; return the handle."""
+        number, _, _ = self.fs.names.create(self.root, name, 0o644, os.O_RDWR, ME)
+        if data:
+            self.fs.files.write(number, 0, data)
+        return number
+
+    def inode(self, number: int) -> Inode:
+        return self.fs.files.handles[number].inode
+
+    def read(self, name: bytes, seq: int | None = None) -> bytes:
+        """Return the contents of *name* as of a version, by default the last."""
+        assert self.recorder.flush()
+        with self.store.read() as reader:
+            at = Seq(seq) if seq is not None else reader.last
+            node = reader.node(Tree(reader, at).find(name), at)
+            assert node is not None
+            return content.read(reader, node, 0, node.attr.size)
+
+    def close(self) -> None:
+        self.fs.close()
+        self.store.close()
+        os.close(self.root_fd)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def fail(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_exchanged_files_have_both_their_contents_under_their_new_names(world: World) -> None:
+    one, two = world.create(b"one", b"old one"), world.create(b"two", b"old two")
+    world.fs.captures.capture_all()
+    world.fs.files.write(one, 0, b"new one")
+    world.fs.files.write(two, 0, b"new two")
+    world.fs.names.rename(world.root, b"one", world.root, b"two", RENAME_EXCHANGE, ME)
+    exchanged = world.recorder.last
+
+    assert world.read(b"one", exchanged) == b"new two"
+    assert world.read(b"two", exchanged) == b"new one"
+
+
+def test_a_file_that_cannot_be_read_when_it_is_closed_does_not_end_the_mount(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = world.create(b"file", b"data")
+    with monkeypatch.context() as patch:
+        patch.setattr(captures, "FrozenBytes", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            world.fs.files.release(number)
+    world.fs.tick(0.0)
+
+    assert len(world.fs.files.handles) == 0
+
+
+def test_what_could_not_be_read_is_recorded_with_the_next_change_of_the_file(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = world.create(b"file", b"a" * 100)
+    inode = world.inode(number)
+    world.fs.captures.capture_all()
+    world.fs.files.write(number, 0, b"b" * 300_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(captures, "FrozenBytes", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            world.fs.files.release(number)
+    number = world.fs.files.open(inode, os.O_RDWR, ME)
+    world.fs.files.write(number, 299_999, b"cc")
+    world.fs.files.release(number)
+
+    assert world.read(b"file") == b"b" * 299_999 + b"cc"
+
+
+@pytest.mark.expect_logs("cannot be recorded")
+def test_a_store_that_cannot_be_read_does_not_end_the_mount_at_the_next_tick(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    number = world.create(b"file", b"data")
+
+    def broken(_: object) -> None:
+        raise StoreError("the index is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.fs.journal, "node", broken)
+        world.fs.tick(0.0)
+    assert "file cannot be recorded: the index is damaged" in caplog.text
+    world.fs.tick(0.0)
+    world.fs.files.release(number)
+    assert world.read(b"file") == b"data"
+
+
+class Stuck:
+    """Lets the store fail for as long as the test wants."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._write = world.store.write
+        self.fails = True
+        monkeypatch.setattr(world.store, "write", self.write)
+
+    def write(self) -> object:
+        if self.fails:
+            raise StoreError("the store is full")
+        return self._write()
+
+
+@pytest.mark.expect_logs("the store failed|could not be recorded")
+def test_a_failing_store_does_not_keep_an_application_from_truncating(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captures, "_WAIT_S", 5.0)
+    stuck = Stuck(world, monkeypatch)
+    number = world.create(b"file", os.urandom(9 * 1024 * 1024))
+    world.fs.captures.capture_all()
+    started = time.monotonic()
+    world.fs.attributes.set(world.inode(number), NewAttributes(size=0), number, ME)
+
+    assert (world.state / "file").stat().st_size == 0
+    assert time.monotonic() - started < 3.0
+    stuck.fails = False
+
+
+@pytest.mark.expect_logs("the store failed|could not be recorded")
+def test_after_recording_has_stopped_nothing_is_remembered_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stuck(world, monkeypatch)
+    world.recorder._closing = True  # the first failure is final
+    world.fs.files.release(world.create(b"before"))
+    assert not world.recorder.flush()
+    before = len(world.fs.table)
+    for name in (b"a", b"b", b"c"):
+        number = world.create(name, b"data")
+        inode = world.inode(number)
+        world.fs.files.release(number)
+        world.fs.table.forget(inode, 1)
+    world.fs.tick(0.0)
+
+    assert len(world.fs.table) == before
+
+
+def test_memory_that_is_saved_while_contents_are_released_is_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = frozen.FrozenFile.release
+
+    def late(self: frozen.FrozenFile) -> int:
+        world.recorder.saved(self.before_change(0, 3))  # by a write that comes right now
+        return release(self)
+
+    monkeypatch.setattr(frozen.FrozenFile, "release", late)
+    world.create(b"file", os.urandom(2 * 1024 * 1024))
+    world.fs.captures.capture_all()
+    assert world.recorder.flush()
+
+    assert world.recorder.held_bytes == 0
