@@ -29,6 +29,7 @@ _MOST_OPERATIONS = 4096  # in one transaction
 _LINGER_S = 0.004
 _LINGER_BUSY_S = 0.05
 _BUSY = 16  # operations in the last transaction
+_MOST_FDS = 128  # of contents that wait to be read
 _RETRY_S = 1.0  # after a failed commit
 
 
@@ -80,6 +81,7 @@ class Recorder:
         self._pressed = False  # somebody cannot wait until a failing store works again
         self._held_in = 0  # bytes; written by the file system's thread only
         self._held_out = 0  # bytes; written by the recorder's thread only
+        self._fds_in = self._fds_out = 0  # likewise
         self.failure: DkfsError | OSError | None = None
         self._resolver = Resolver()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -114,6 +116,7 @@ class Recorder:
         for change in nodes:
             if change.contents is not None:
                 self._held_in += change.contents.held
+                self._fds_in += change.contents.fds
         self._queue.append((Pending(seq, operation, nodes, names), time.monotonic()))
         if self._idle:
             with self._condition:
@@ -169,9 +172,14 @@ class Recorder:
     @property
     def is_full(self) -> bool:
         """Whether whoever changes files should wait in wait_room() first."""
-        if self.failure is not None:
-            return False
-        return self.held_bytes > self._most_bytes or self.queued > self._most_operations
+        return self.failure is None and self._is_over()
+
+    def _is_over(self) -> bool:
+        return (
+            self.held_bytes > self._most_bytes
+            or self.queued > self._most_operations
+            or self._fds_in - self._fds_out > _MOST_FDS
+        )
 
     @property
     def is_recording(self) -> bool:
@@ -310,6 +318,7 @@ class Recorder:
         for change in pending.nodes:
             if change.contents is not None:
                 self._held_out += change.contents.release()
+                self._fds_out += change.contents.fds
 
     def _failed(self, exc: DkfsError | OSError) -> None:
         """Say it once, wake who waits, and try the same operations again after a while."""
@@ -318,9 +327,8 @@ class Recorder:
             if self.failure is None:
                 log.error("the store failed, versions are not recorded: %s", exc)
             self.failure = exc
-            full = self.held_bytes > self._most_bytes or self.queued > self._most_operations
             self._condition.notify_all()
-            if full or self._closing or self._pressed:
+            if self._is_over() or self._closing or self._pressed:
                 self._abandon()
             elif not self._closing:
                 self._condition.wait(timeout=_RETRY_S)

@@ -98,14 +98,13 @@ class Attributes:
         return fd, by_fd(fd)
 
     def _truncate(self, inode: Inode, size: int, number: int | None, caller: Caller) -> None:
-        if inode.frozen:
-            self._captures.before_truncate(inode, size)
         handle = None if number is None else self._files.handles[number]
         if handle is None and inode.handles:
             handle = inode.handles[0]
         if handle is not None and handle.writable:
             if not inode.plain:
                 drop(self._journal, inode, handle.fd, self._journal.origin(caller))
+            self._captures.before_truncate(inode, size)
             before = os.fstat(handle.fd).st_size
             os.ftruncate(handle.fd, size)
             least = min(size, before)
@@ -115,6 +114,7 @@ class Attributes:
         try:
             if not inode.plain:
                 drop(self._journal, inode, fd, self._journal.origin(caller))
+            self._captures.before_truncate(inode, size)
             before = os.fstat(fd).st_size
             os.ftruncate(fd, size)
             self._captures.truncated(inode, fd, before, self._journal.origin(caller))

@@ -9,7 +9,7 @@ from dkfs.core.content import CHUNK_SIZE
 from dkfs.core.extents import Extents, on_grid
 from dkfs.errors import DkfsError
 from dkfs.history.change import NodeChange
-from dkfs.history.frozen import Frozen, FrozenBytes, FrozenFile, Range
+from dkfs.history.frozen import COPY_MOST, Frozen, FrozenBytes, FrozenFile, Range
 from dkfs.model.operation import OpKind, Origin
 from dkfs.overlay.backing import by_fd
 from dkfs.overlay.handles import Handle
@@ -18,8 +18,6 @@ from dkfs.overlay.journal import Journal
 
 log = logging.getLogger(__name__)
 
-# Copied at once up to here (a read of 1 MiB from the page cache takes 0.1 ms), read later above.
-_COPY_MOST = 1024 * 1024  # bytes
 # A truncation that would have to save more than this waits until the recorder has read the file.
 _SAVE_MOST = 8 * 1024 * 1024  # bytes
 _WAIT_S = 60.0
@@ -132,7 +130,7 @@ class Captures:
         self._missed.discard(inode.id)
 
     def _frozen(self, inode: Inode, fd: int, ranges: tuple[Range, ...], size: int) -> Frozen:
-        if sum(end - start for start, end in ranges) <= _COPY_MOST:
+        if sum(end - start for start, end in ranges) <= COPY_MOST:
             return FrozenBytes(fd, ranges, size)
         try:
             own = os.open(by_fd(fd), os.O_RDONLY | os.O_CLOEXEC)

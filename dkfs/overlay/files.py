@@ -103,10 +103,10 @@ class Files:
     def write(self, number: int, offset: int, data: bytes) -> int:
         """Write *data* at *offset*; return how many bytes were written; raises OSError."""
         handle = self.handles[number]
-        if handle.inode.frozen:
-            self._captures.before_change(handle.inode, offset, offset + len(data))
         if not handle.inode.plain:
             drop(self._journal, handle.inode, handle.fd, handle.origin)
+        if handle.inode.frozen:  # last, because anything recorded may freeze the file
+            self._captures.before_change(handle.inode, offset, offset + len(data))
         written = os.pwrite(handle.fd, data, offset)
         self._captures.written(handle, offset, offset + written)
         handle.wrote = True

@@ -91,6 +91,8 @@ class InodeTable:
         self.root.lookups = 1
         self._by_id: dict[int, Inode] = {ROOT_ID: self.root}
         self._devices: dict[int, int] = {status.st_dev: 0}
+        # The kernel's numbers, by device and inode, of what is too large: virtual ones are above.
+        self._large: dict[tuple[int, int], int] = {}
         self._open: OrderedDict[Inode, None] = OrderedDict()  # unpinned, least recently used first
         self._most = most_fds if most_fds is not None else default_fds()
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -148,11 +150,15 @@ class InodeTable:
         device = self._devices.get(status.st_dev)
         if device is None:
             device = self._devices[status.st_dev] = len(self._devices)
+        number = status.st_ino ^ (device << 48)
+        if number >= _SECOND_ONE:  # overlayfs, 9p and others use the high bits
+            key = status.st_dev, status.st_ino
+            return self._large.setdefault(key, _SECOND_ONE + 1 + len(self._large))
         if device:
-            return status.st_ino ^ (device << 48)
-        if status.st_ino == self.root.ino:
+            return number
+        if number == self.root.ino:
             return ROOT_ID
-        return status.st_ino if status.st_ino != ROOT_ID else _SECOND_ONE
+        return number if number != ROOT_ID else _SECOND_ONE
 
     def path(self, inode: Inode) -> bytes:
         """Return the path by which *inode* is known, for people and the kernel, not to be trusted."""

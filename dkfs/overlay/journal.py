@@ -5,7 +5,7 @@ import stat
 from collections.abc import Mapping
 
 from dkfs.history.change import Link, NameChange, NodeChange
-from dkfs.history.frozen import FrozenBytes
+from dkfs.history.frozen import COPY_MOST, Frozen, FrozenBytes, FrozenFile
 from dkfs.history.recorder import Recorder
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.operation import NOBODY, Operation, OpKind, Origin
@@ -51,14 +51,10 @@ class Journal:
         """Record an inode that appeared behind the mount, as it is now."""
         fd = self._table.fd(inode)
         status = os.fstat(fd)
-        contents = None
+        contents: Frozen | None = None
         target = None
         if stat.S_ISREG(status.st_mode):
-            data = os.open(by_fd(fd), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                contents = FrozenBytes(data, ((0, status.st_size),), status.st_size)
-            finally:
-                os.close(data)
+            contents = _contents(inode, fd, status.st_size)
         elif stat.S_ISLNK(status.st_mode):
             target = os.readlink(b"", dir_fd=fd)
         parent = inode.parent.node if inode.parent is not None else NO_NODE
@@ -149,3 +145,16 @@ class Journal:
             self.operation(kind, origin, inode.node, parent, inode.name), (change,)
         )
         return inode.last
+
+
+def _contents(inode: Inode, path_fd: int, size: int) -> Frozen:
+    """Freeze all of *inode*, a file; raises OSError."""
+    fd = os.open(by_fd(path_fd), os.O_RDONLY | os.O_CLOEXEC)
+    if size > COPY_MOST:
+        frozen = FrozenFile(fd, ((0, size),), size)
+        inode.frozen = [*(inode.frozen or ()), frozen]
+        return frozen
+    try:
+        return FrozenBytes(fd, ((0, size),), size)
+    finally:
+        os.close(fd)

@@ -293,7 +293,8 @@ class Names:
             return None
         inode = self._table.get(status)
         if inode is not None:
-            self._journal.node(inode)  # the name is how a node is found in the history
+            with contextlib.suppress(PermissionError):  # what may not be read is not in the history
+                self._journal.node(inode)  # the name is how a node is found in the history
             self._table.pin(inode)
         return inode
 

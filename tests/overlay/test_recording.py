@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,10 @@ from dkfs.model.ids import Seq
 from dkfs.overlay import captures
 from dkfs.overlay.attributes import NewAttributes
 from dkfs.overlay.backing import RENAME_EXCHANGE
-from dkfs.overlay.inodes import Inode
+from dkfs.overlay.inodes import ROOT_ID, Inode
 from dkfs.overlay.mounted import FileSystem
-from dkfs.store import Store
+from dkfs.overlay.virtual import VIRTUAL
+from dkfs.store import Store, Writer
 
 
 class _Caller(NamedTuple):
@@ -221,3 +223,75 @@ def test_memory_that_is_saved_while_contents_are_released_is_given_back(
     assert world.recorder.flush()
 
     assert world.recorder.held_bytes == 0
+
+
+def fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_contents_that_wait_for_the_recorder_do_not_take_all_fds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    write = world.store.write
+
+    def slow() -> Writer:
+        go_on.wait()
+        return write()
+
+    monkeypatch.setattr(world.store, "write", slow)
+    data = os.urandom(1024 * 1024 + 1)
+    before = fds()
+    for number in range(400):
+        if world.recorder.is_full:
+            break
+        world.fs.files.release(world.create(b"%d" % number, data))
+    taken = fds() - before
+    go_on.set()
+
+    assert taken < 200
+    assert world.recorder.flush()
+    assert not world.recorder.is_full
+
+
+def test_a_big_file_that_appeared_behind_the_mount_is_not_taken_into_memory(
+    world: World,
+) -> None:
+    data = os.urandom(4 * 1024 * 1024)
+    (world.state / "file").write_bytes(data)
+    inode, _ = world.fs.names.lookup(world.root, b"file")
+    world.fs.attributes.set(inode, NewAttributes(mode=0o600), None, ME)
+    found = world.recorder.last - 1
+
+    assert world.recorder.held_bytes <= 1024 * 1024
+    number = world.fs.files.open(inode, os.O_RDWR | os.O_TRUNC, ME)
+    world.fs.files.release(number)
+    assert world.read(b"file") == b""
+    assert world.read(b"file", found) == data
+
+
+def test_a_file_that_cannot_be_read_and_is_not_recorded_can_be_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.state / "file").write_bytes(b"data")
+    world.fs.names.lookup(world.root, b"file")
+    opened = os.open
+
+    def refused(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if not flags & os.O_PATH and str(path).find("/fd/") >= 0:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refused)
+    world.fs.names.unlink(world.root, b"file", ME)
+
+    assert not (world.state / "file").exists()
+
+
+@pytest.mark.parametrize("ino", [1 << 62 | 5, 1 << 63 | 5, (1 << 64) - 1])
+def test_a_large_inode_number_is_not_taken_for_the_history(world: World, ino: int) -> None:
+    status = os.stat(world.state)
+    large = os.stat_result([status.st_mode, ino, status.st_dev, *status[3:]])
+
+    assert ROOT_ID < world.fs.table.number(large) < VIRTUAL
+    assert world.fs.table.number(large) == world.fs.table.number(large)
