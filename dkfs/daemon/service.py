@@ -12,7 +12,7 @@ from dkfs.config.settings import MountSettings
 from dkfs.daemon.commands import Commands
 from dkfs.daemon.listener import Listener
 from dkfs.daemon.remains import MARK, kill_remains
-from dkfs.errors import MountError
+from dkfs.errors import DkfsError, MountError
 from dkfs.fuse import connection
 from dkfs.history.recorder import Commit
 from dkfs.metrics.registry import Gauges, Metrics
@@ -134,7 +134,10 @@ class Service:
         while True:
             if count.value is None:
                 count.again()
-                await trio.to_thread.run_sync(work, recorder.last)
+                try:
+                    await trio.to_thread.run_sync(work, recorder.last)
+                except DkfsError as exc:  # a number for the metrics is worth no mount
+                    log.warning("the files cannot be counted: %s", exc)
             await trio.sleep(_RECOUNT_S)
 
     async def _tick(self) -> None:

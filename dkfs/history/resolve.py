@@ -1,16 +1,20 @@
 """From a change to a state: merges what changed with what the node was before."""
 
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from dkfs.core import codec
 from dkfs.core.content import Run, splice
+from dkfs.errors import CorruptError
 from dkfs.history.change import NodeChange, attr_of
 from dkfs.history.frozen import Frozen
 from dkfs.history.intake import is_zero, put_content
 from dkfs.model.ids import ROOT, BlobId, NodeId
 from dkfs.model.node import Chunk, Kind, NodeState
 from dkfs.store import Writer
+
+log = logging.getLogger(__name__)
 
 _STATES = 4096  # states kept, so that a busy file is not decoded again and again
 _MANIFESTS = 64
@@ -97,7 +101,13 @@ class Resolver:
         if len(runs) == 1 and runs[0][0] == 0 and position == frozen.size:
             chunks = tuple(runs[0][1])  # all of it is fresh
         else:
-            chunks = splice(self._chunks(writer, before), runs, frozen.size)
+            try:
+                old = self._chunks(writer, before)
+            except CorruptError as exc:
+                # Damage stays contained: this file is refused until all of it is written, others go on.
+                log.error("a file whose contents in the store are damaged was changed: %s", exc)  # noqa: TRY400
+                return (before.content, before.is_manifest) if before else (None, False)
+            chunks = splice(old, runs, frozen.size)
         content, is_manifest = put_content(writer, chunks)
         if is_manifest and content is not None:
             self._manifests[content] = chunks

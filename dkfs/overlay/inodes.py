@@ -150,14 +150,12 @@ class InodeTable:
         device = self._devices.get(status.st_dev)
         if device is None:
             device = self._devices[status.st_dev] = len(self._devices)
+        if not device and status.st_ino == self.root.ino:
+            return ROOT_ID
         number = status.st_ino ^ (device << 48)
         if number >= _SECOND_ONE:  # overlayfs, 9p and others use the high bits
             key = status.st_dev, status.st_ino
             return self._large.setdefault(key, _SECOND_ONE + 1 + len(self._large))
-        if device:
-            return number
-        if number == self.root.ino:
-            return ROOT_ID
         return number if number != ROOT_ID else _SECOND_ONE
 
     def path(self, inode: Inode) -> bytes:

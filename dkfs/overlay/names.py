@@ -337,10 +337,9 @@ class Names:
             self._table.unpin(inode)
             return  # two names of one file: rename(2) does nothing
         # The contents come before the name: no version shows the new name with older bytes.
-        self._captures.capture(inode, self._journal.origin(caller))
         exchanged = victim if flags & backing.RENAME_EXCHANGE else None
-        if exchanged is not None:
-            self._captures.capture(exchanged, self._journal.origin(caller))
+        for each in (inode, exchanged) if exchanged is not None else (inode,):
+            self._captures.capture(each, self._journal.origin(caller))
         nodes = self._journal.node(inode), self._journal.node(old_parent)
         other = self._journal.node(exchanged) if exchanged is not None else NO_NODE
         new_directory = self._journal.node(new_parent)

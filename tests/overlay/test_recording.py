@@ -6,11 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pytest
+import trio
 
-from dkfs.errors import StoreError
+from dkfs.config.settings import MountSettings
+from dkfs.daemon.service import Service
+from dkfs.errors import CorruptError, StoreError
 from dkfs.history import content, frozen
 from dkfs.history.recorder import Recorder
 from dkfs.history.replay import reconcile
@@ -295,3 +298,43 @@ def test_a_large_inode_number_is_not_taken_for_the_history(world: World, ino: in
 
     assert ROOT_ID < world.fs.table.number(large) < VIRTUAL
     assert world.fs.table.number(large) == world.fs.table.number(large)
+
+
+@pytest.mark.expect_logs("cannot be counted")
+def test_a_store_that_cannot_be_counted_does_not_end_the_mount(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(_: Seq) -> None:
+        raise CorruptError("node 7 is damaged")
+
+    monkeypatch.setattr(world.fs.count, "count", damaged)
+    service = Service(cast(MountSettings, None), world.store, version="0")
+    service.start(world.fs)
+
+    async def count() -> None:
+        with trio.move_on_after(0.2):
+            await service._count()
+
+    trio.run(count)
+
+
+@pytest.mark.expect_logs("damaged was changed")
+def test_damage_in_one_file_does_not_end_the_recording_of_others(world: World) -> None:
+    number = world.create(b"file", os.urandom(200_000))
+    world.fs.captures.capture_all()
+    assert world.recorder.flush()
+    (segment,) = (world.state.parent / "store" / "segments").iterdir()
+    with open(segment, "r+b") as file:
+        file.seek(-8, os.SEEK_END)  # in the manifest, which comes last
+        file.write(b"damaged!")
+    world.recorder._resolver.forget()  # as a later mount
+    world.fs.files.write(number, 0, b"x")
+    world.fs.captures.capture_all()
+    world.fs.files.release(world.create(b"other", b"data"))
+
+    assert world.read(b"other") == b"data"
+    with pytest.raises(CorruptError):
+        world.read(b"file")
+    world.fs.files.write(number, 0, b"y" * 200_000)
+    world.fs.files.release(number)
+    assert world.read(b"file") == b"y" * 200_000
