@@ -31,6 +31,9 @@ class NewAttributes(NamedTuple):
     mtime_ns: int | None = None
 
 
+_NOTHING = NewAttributes()
+
+
 class Attributes:
     """The metadata of inodes."""
 
@@ -66,7 +69,13 @@ class Attributes:
         if new.size is not None:
             self._truncate(inode, new.size, number, caller)
         fd, path = self._target(inode)
-        if new.uid is not None or new.gid is not None:
+        changes_owner = new.uid is not None or new.gid is not None
+        if new == _NOTHING and not inode.is_dir:
+            # chown(path, -1, -1), which takes privileges away, or the kernel's notice before a write,
+            # of which files.Files takes care.  It has not asked who may: for root, whose writes take
+            # no set-id bits, and for users who do not own the file, nothing is the safe answer.
+            changes_owner = caller.uid == os.fstat(fd).st_uid != 0
+        if changes_owner:
             os.chown(path, -1 if new.uid is None else new.uid, -1 if new.gid is None else new.gid)
         if new.mode is not None:
             # After chown, which clears the set-user-id bits.
@@ -82,8 +91,8 @@ class Attributes:
                 ),
             )
         status = os.fstat(fd)
-        if new._replace(size=None, atime_ns=None) != NewAttributes():
-            # chmod changes the mask of an ACL.
+        if changes_owner or new._replace(size=None, atime_ns=None) != _NOTHING:
+            # chmod changes the mask of an ACL; before chown the kernel has removed security.capability.
             xattrs = xattrs_of(path) if new.mode is not None else None
             self._record(OpKind.SETATTR, inode, status, caller, xattrs)
         return status
