@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.mounting import Mounted, mounts_below, wait_for_end
+from tests.mounting import Mounted, mounts_below, wait_for_end, wait_for_no_mount
 
 _RUN_VARIABLE = "DKFS_TEST_RUN"  # in the environment of every process that the tests start
 _RUN = uuid.uuid4().hex
@@ -190,6 +190,8 @@ def unmounted(needs_fuse: None, open_dir: Path) -> Iterator[Mounted]:
             place.umount()
         finally:
             place.detach()
+    # A `dkfs run` that lost its terminal is still recording when the test ends.
+    wait_for_no_mount(open_dir, seconds=10)
 
 
 @pytest.fixture

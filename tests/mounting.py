@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,16 @@ def mounts_below(directory: Path) -> list[Path]:
             if mountpoint.is_relative_to(directory):
                 found.append(mountpoint)
     return found[::-1]
+
+
+def wait_for_no_mount(place: Path, *, seconds: float) -> bool:
+    """Wait until nothing is mounted at or below *place*; return whether that is so."""
+    deadline = time.monotonic() + seconds
+    while mounts_below(place):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def wait_for_end(pid: int, *, seconds: float = PATIENCE_S) -> bool:

@@ -13,6 +13,7 @@ from dkfs import __version__
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.control import Message
 from dkfs.errors import StoreError, UsageError
+from dkfs.fuse import connection
 from dkfs.fuse.invalidate import invalidate
 from dkfs.history.rollback import Move, redo, rollback, undo
 from dkfs.history.versions import check_tag_name, parse_version
@@ -21,6 +22,8 @@ from dkfs.model.operation import NOBODY
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.rollback import Rolled
 from dkfs.store import Reader
+
+OTHERS_S = 1.0  # that a mount, unmounted here, may take to end
 
 
 class Stop(Protocol):
@@ -142,6 +145,10 @@ class Commands:
             self._said = trio.Event()  # an earlier stop may have found the mount busy
         self._stopping += 1
         await self._stop(lazily=False)
+        with trio.move_on_after(OTHERS_S):
+            await self._ended.wait()
+        if not self._ended.is_set():
+            connection.end()  # another namespace still has the mount
         await self._ended.wait()
         if self._fs.recorder.queued or not self._fs.recorder.is_recording:
             raise StoreError(f"not everything is recorded: {self._fs.recorder.failure}")

@@ -107,7 +107,7 @@ def _daemon(settings: MountSettings, report: int, lifeline: int | None) -> NoRet
     try:
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        _log_to(settings)
+        _log_to(settings, quietly=lifeline is not None)
         os.chdir("/")
         status = _reported(settings, report, lifeline)
     except BaseException:  # the last edge of a process: nothing above could say it
@@ -133,7 +133,7 @@ def _reported(settings: MountSettings, report: int, lifeline: int | None) -> int
     def mounted() -> None:
         say({"message_type": "result"})
         os.close(report)
-        _let_go_of_terminal(settings)
+        _let_go_of_terminal(settings, keeps_stderr=lifeline is not None)
 
     try:
         return 0 if _serve(settings, progress, mounted, lifeline) else 4
@@ -145,12 +145,15 @@ def _reported(settings: MountSettings, report: int, lifeline: int | None) -> int
         return exc.exit_status
 
 
-def _let_go_of_terminal(settings: MountSettings) -> None:
-    """Keep no end of the starter's pipes open: who reads them would wait for the daemon."""
+def _let_go_of_terminal(settings: MountSettings, *, keeps_stderr: bool) -> None:
+    """Keep no end of the starter's pipes open: who reads them would wait for the daemon.
+
+    The daemon of `dkfs run` ends before its starter does, and its warnings belong on that stderr.
+    """
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    if settings.log_file is not None or not os.isatty(2):
+    if settings.log_file is not None or not (keeps_stderr or os.isatty(2)):
         os.dup2(null, 2)
     os.close(null)
 
@@ -168,9 +171,11 @@ def _await_mounted(reading: int, on_progress: Progress) -> None:
     raise MountError("the daemon ended before the mount answered; its log says why")
 
 
-def _log_to(settings: MountSettings) -> None:
+def _log_to(settings: MountSettings, *, quietly: bool = False) -> None:
+    """Log to where *settings* say; *quietly*: beside an application on one stderr, warnings only."""
+    level = logging.WARNING if quietly and settings.log_file is None else logging.INFO
     logging.basicConfig(
-        level=logging.DEBUG if settings.debug else logging.INFO,
+        level=logging.DEBUG if settings.debug else level,
         format="%(asctime)s dkfs[%(process)d] %(levelname)s %(name)s: %(message)s",
         filename=settings.log_file,
         force=True,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import trio
 
 from dkfs.config.settings import MountSettings
-from dkfs.daemon.commands import Commands
+from dkfs.daemon.commands import OTHERS_S, Commands
 from dkfs.daemon.listener import Listener
 from dkfs.daemon.remains import MARK, kill_remains
 from dkfs.errors import DkfsError, MountError
@@ -24,7 +24,6 @@ from dkfs.store import Store
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _RECOUNT_S = 10.0
-_OTHERS_S = 1.0  # that a mount, unmounted here, may take to end
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +154,7 @@ class Service:
             try:
                 await self.stop(lazily=False)
                 # The end of the mount ends this task, unless another namespace still has it.
-                await trio.sleep(_OTHERS_S)
+                await trio.sleep(OTHERS_S)
             except MountError:
                 # Somebody still uses it, but dkfs was told to end.
                 await self.stop(lazily=True)

@@ -133,6 +133,8 @@ class Recorder:
             raise RuntimeError(f"log is at {self.last}, expected {expected}")
         seq = Seq(self.last + 1)
         with self._store.write() as writer:
+            if writer.clean():
+                writer.set_clean(False)
             writer.append(seq, operation, plan.entry_nodes, plan.entry_names)
             remember(writer, plan.secondary_names)
         self._resolver.forget()

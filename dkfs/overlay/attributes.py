@@ -68,6 +68,9 @@ class Attributes:
         """Change attributes, through handle *number* if there is one; return the new status."""
         if new.size is not None:
             self._truncate(inode, new.size, number, caller)
+        if new._replace(size=None, atime_ns=None) != _NOTHING:
+            # The contents come before the attributes: no version shows the new ones with older bytes.
+            self._captures.capture(inode, self._journal.origin(caller))
         fd, path = self._target(inode)
         changes_owner = new.uid is not None or new.gid is not None
         if new == _NOTHING and not inode.is_dir:

@@ -32,6 +32,8 @@ _libc.renameat2.argtypes = (
 
 def rename(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
     """Rename as renameat2(2); *flags* are RENAME_NOREPLACE and RENAME_EXCHANGE.  Raises OSError."""
+    if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     if flags == 0:
         os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
     elif _libc.renameat2(old_dir, old, new_dir, new, flags) != 0:

@@ -327,8 +327,6 @@ class Names:
         caller: Caller,
     ) -> None:
         """Rename as renameat2(2) with *flags*; raises OSError."""
-        if flags & ~(backing.RENAME_NOREPLACE | backing.RENAME_EXCHANGE):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._check(old_parent, old)
         self._check(new_parent, new)
         inode = self._source(old_parent, old)

@@ -95,3 +95,19 @@ def test_a_mount_that_another_namespace_still_has_ends_when_told_to(unmounted: M
             other.kill()
             other.communicate()
     assert mounts_below(unmounted.base) == []
+
+
+def test_umount_ends_a_mount_that_another_namespace_still_has(unmounted: Mounted) -> None:
+    with foreground(unmounted) as daemon:
+        other = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 1000"],
+            stdout=subprocess.PIPE,
+        )
+        try:
+            assert other.stdout is not None
+            other.stdout.readline()
+            unmounted.umount()
+            assert wait_for_end(daemon.pid)
+        finally:
+            other.kill()
+            other.communicate()

@@ -113,6 +113,22 @@ def test_exchanged_files_have_both_their_contents_under_their_new_names(world: W
     assert world.read(b"two", exchanged) == b"new one"
 
 
+def test_no_version_has_the_new_attributes_of_a_file_with_its_older_bytes(world: World) -> None:
+    number = world.create(b"f", b"one")
+
+    world.fs.attributes.set(world.inode(number), NewAttributes(mode=0o600), None, ME)
+    world.fs.files.flush(number)
+
+    assert world.recorder.flush()
+    with world.store.read() as reader:
+        node = Tree(reader, reader.last).resolve(b"f")
+        states = [
+            (state.attr.mode, content.read(reader, state, 0, 9))
+            for _, state in reader.node_versions(node)
+        ]
+    assert states == [(0o644, b""), (0o644, b"one"), (0o600, b"one")]
+
+
 def test_a_file_that_cannot_be_read_when_it_is_closed_does_not_end_the_mount(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
