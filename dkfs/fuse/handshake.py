@@ -31,14 +31,27 @@ _NOT_WANTED = _AUTO_INVAL_DATA
 class Handshake:
     """One INIT, from the kernel through libfuse and back."""
 
-    def __init__(self, device: int) -> None:
+    def __init__(self, device: int, wanted: int = _WANTED) -> None:
         """Take over *device*, an fd of /dev/fuse that is mounted."""
         self._device = device
+        self._wanted = wanted
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours = ours
         self.fd = theirs.detach()  # libfuse's, which closes it
         self._flags = 0
         self.is_done = False
+
+    @classmethod
+    def between(cls, fd: int) -> "Handshake":
+        """Come between the kernel and libfuse, whose *fd* leads to a mount that it made by itself.
+
+        That is so for users, who may not take away capabilities either.
+        """
+        made = cls(os.dup(fd), wanted=0)
+        os.dup2(made.fd, fd, inheritable=False)
+        os.close(made.fd)
+        made.fd = fd
+        return made
 
     def step(self) -> None:
         """Hand over the next message: first the kernel's, then, when libfuse has answered, its own."""
@@ -50,7 +63,7 @@ class Handshake:
         answer = bytearray(self._ours.recv(4096))
         if len(answer) >= _OUT_FLAGS.size:
             (flags,) = _OUT_FLAGS.unpack_from(answer)
-            flags = (flags | self._flags & _WANTED) & ~_NOT_WANTED
+            flags = (flags | self._flags & self._wanted) & ~_NOT_WANTED
             struct.pack_into("<I", answer, _OUT_FLAGS_AT, flags)
         os.write(self._device, answer)
         os.dup2(self._device, self.fd, inheritable=False)

@@ -57,15 +57,17 @@ class _Readiness:
 
     async def wait_readable(self, fd: int) -> None:
         """Return when *fd* is readable."""
+        if fd != self._fd:
+            self._poll = select.poll()
+            self._poll.register(fd, select.POLLIN)
+            self._fd = fd
+            if self.handshake is None:
+                self.handshake = Handshake.between(fd)
         if self.handshake is not None:
             self.handshake.step()
             if not self.handshake.is_done:
                 return
             self.handshake = None
-        if fd != self._fd:
-            self._poll = select.poll()
-            self._poll.register(fd, select.POLLIN)
-            self._fd = fd
         if self._burst < _BURST:
             self._burst += 1
             if self._ready(0 if self.slow else _LINGER_MS):
@@ -96,7 +98,10 @@ def busy() -> Iterator[None]:
 
 
 def install(handshake: Handshake | None) -> None:
-    """Make pyfuse3 wait our way, and do *handshake* first; to be called before pyfuse3.main()."""
+    """Make pyfuse3 wait our way, and do *handshake* first; to be called before pyfuse3.main().
+
+    Without one libfuse has mounted, and the handshake is made on its fd.
+    """
     _readiness.handshake = handshake
     lowlevel = types.SimpleNamespace(
         wait_readable=_readiness.wait_readable,

@@ -82,3 +82,18 @@ def test_afterwards_the_fd_is_the_device(ends: Ends) -> None:
 
     assert ends.handshake.is_done
     assert os.read(ends.handshake.fd, 8192) == b"the next request"
+
+
+def test_mount_that_libfuse_made_loses_the_kernels_own_invalidation_only() -> None:
+    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fd = device.detach()
+    with kernel:
+        ends = Ends(Handshake.between(fd), kernel)
+        offered = HANDLE_KILLPRIV_V2 | AUTO_INVAL_DATA | POSIX_ACL
+        answer = answered(ends, offered=offered, wanted=AUTO_INVAL_DATA | POSIX_ACL)
+        kernel.send(b"next")
+
+        assert ends.handshake.fd == fd
+        assert answer == ANSWER.pack(ANSWER.size, 0, 7, 7, 31, 131072, POSIX_ACL)
+        assert os.read(fd, 100) == b"next"
+    os.close(fd)
