@@ -24,11 +24,10 @@ from dkfs.store import Store, Writer
 log = logging.getLogger(__name__)
 
 _MOST_OPERATIONS = 4096  # in one transaction
-# A transaction costs about 2 ms whatever is in it, so it waits for company when nobody waits for it:
-# a moment after little, longer while much is going on.
-_LINGER_S = 0.004
-_LINGER_BUSY_S = 0.05
-_BUSY = 16  # operations in the last transaction
+# A transaction costs about 2 ms whatever is in it, and while the recorder computes, requests wait for
+# the interpreter.  So, if nobody waits for it, it waits for a quiet moment, but never long.
+_QUIET_S = 0.004  # since the last operation
+_LAG_MOST_S = 1.0  # of the oldest one
 _MOST_FDS = 128  # of contents that wait to be read
 _RETRY_S = 1.0  # after a failed commit
 
@@ -243,8 +242,7 @@ class Recorder:
     # The recorder's thread.
 
     def _run(self) -> None:
-        linger_s = _LINGER_S
-        while self._await_work(linger_s):
+        while self._await_work():
             batch = [self._queue[i] for i in range(min(len(self._queue), _MOST_OPERATIONS))]
             try:
                 report = self._commit(batch)
@@ -257,23 +255,27 @@ class Recorder:
                     self._abandon()
                 continue
             self._succeeded(batch, report)
-            linger_s = _LINGER_BUSY_S if len(batch) > _BUSY else _LINGER_S
 
-    def _await_work(self, linger_s: float) -> bool:
-        """Wait for operations, and a little for more; return False when closing and done."""
+    def _await_work(self) -> bool:
+        """Wait for operations, and then for a quiet moment; return False when closing and done."""
         with self._condition:
             self._idle = True
             # The timeout covers an append between the test of the queue and the wait.
             while not self._queue and not self._closing:
                 self._condition.wait(timeout=0.5)
             self._idle = False
-            if not self._queue:
-                return False
-            self._condition.wait_for(
-                lambda: self._wanted > self.committed or self._closing or self.is_full,
-                timeout=linger_s,
-            )
-            return True
+            while self._queue and not self._is_hurried():
+                now = time.monotonic()
+                left_s = min(
+                    self._queue[-1][1] + _QUIET_S - now, self._queue[0][1] + _LAG_MOST_S - now
+                )
+                if left_s <= 0:
+                    break
+                self._condition.wait(timeout=left_s)
+            return bool(self._queue)
+
+    def _is_hurried(self) -> bool:
+        return self._wanted > self.committed or self._closing or self.is_full
 
     def _commit(self, batch: list[tuple[Pending, float]]) -> Commit:
         started = time.monotonic()
