@@ -44,6 +44,14 @@ def archive(where: Path, copies: int) -> Path:
     return path
 
 
+def compressed(where: Path, copies: int) -> Path:
+    """Return the archive as it would be published."""
+    path = where / f"tree{copies}.tar.xz"
+    if not path.exists():
+        program("xz", "--keep", archive(where, copies))
+    return path
+
+
 def repository(where: Path, copies: int) -> Path:
     """Return a bare git repository of the tree with some commits."""
     bare = where / f"tree{copies}.git"

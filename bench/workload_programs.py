@@ -32,6 +32,29 @@ class Untar(Workload):
         program("tar", "df", materials.archive(self.materials, self.count), "-C", place)
 
 
+class UntarXz(Workload):
+    """The same as it is published: what is unpacked has to be decompressed first."""
+
+    name = "untar-xz"
+    title = "untar of that tree from a .tar.xz"
+    unit = "s"
+    more_is_better = False
+    target = Target(3.0, of_raw=True)
+    counts = materials.TREE_COPIES
+
+    def setup(self, place: Path, peer: Peer) -> None:
+        materials.compressed(self.materials, self.count)
+
+    def run(self, place: Path, peer: Peer) -> float:
+        archive = materials.compressed(self.materials, self.count)
+        with Stopwatch() as watch:
+            program("tar", "xf", archive, "-C", place)
+        return watch.s
+
+    def verify(self, place: Path, peer: Peer) -> None:
+        program("tar", "df", materials.archive(self.materials, self.count), "-C", place)
+
+
 class GitClone(Workload):
     name = "git-clone"
     title = "git clone of a repository with that tree"

@@ -20,7 +20,7 @@ from bench.workload_names import (
     StatHot,
     Unlink,
 )
-from bench.workload_programs import GitClone, Make, SqliteDelete, SqliteWal, Untar
+from bench.workload_programs import GitClone, Make, SqliteDelete, SqliteWal, Untar, UntarXz
 
 WORKLOADS: tuple[type[Workload], ...] = (
     SequentialWrites4K,
@@ -34,6 +34,7 @@ WORKLOADS: tuple[type[Workload], ...] = (
     LookupNegative,
     Rename,
     Untar,
+    UntarXz,
     GitClone,
     SqliteWal,
     SqliteDelete,
