@@ -6,7 +6,7 @@ from collections.abc import Iterator
 # Above this many extents neighbours are joined on a coarser grid: the set stays small and what it
 # names only grows, so nothing dirty is ever missed.
 _MOST = 4096
-_COARSE = 64 * 1024  # bytes
+_COARSE = 64 * 1024  # bytes, doubled as often as it takes
 
 
 class Extents:
@@ -63,7 +63,14 @@ class Extents:
         self._ends.clear()
 
     def _coarsen(self) -> None:
-        pairs = [(start // _COARSE * _COARSE, -(-end // _COARSE) * _COARSE) for start, end in self]
+        # Down to half, on a grid as coarse as that takes: else the next write would do it all again.
+        grid = _COARSE
+        while len(self._starts) > _MOST // 2:
+            self._widen(grid)
+            grid *= 2
+
+    def _widen(self, grid: int) -> None:
+        pairs = [(start // grid * grid, -(-end // grid) * grid) for start, end in self]
         self.clear()
         for start, end in pairs:
             if self._ends and start <= self._ends[-1]:

@@ -72,3 +72,15 @@ def test_on_the_grid_everything_dirty_below_the_size_is_covered(
     assert covered >= {b for start, end in extents for b in range(start, end) if b < size}
     assert all(start % 16 == 0 and (end % 16 == 0 or end == size) for start, end in found)
     assert all(one[1] < other[0] for one, other in pairwise(found))
+
+
+def test_many_scattered_writes_do_not_make_each_further_one_slow() -> None:
+    extents = Extents()
+    sizes = []
+    for cell in range(20_000):
+        extents.add(cell * 7919 % 20_000 * 131_072, cell * 7919 % 20_000 * 131_072 + 4096)
+        sizes.append(len(extents))
+
+    shrinks = sum(after < before for before, after in pairwise(sizes))
+    assert max(sizes) <= 4096
+    assert shrinks < 20
