@@ -38,7 +38,7 @@ def bash_completes(script: str, line: str, store: Path) -> list[str]:
         check=True,
     )
     assert done.stderr == ""
-    return sorted(done.stdout.split())
+    return sorted(done.stdout.splitlines())
 
 
 @pytest.fixture
@@ -76,6 +76,35 @@ def test_bash_completes_versions_tags_and_paths_of_the_store(
     # What follows the colon only: that is what bash puts in.
     assert bash_completes(script, "dkfs cat 4:", store) == ["etc/"]
     assert bash_completes(script, "dkfs cat 4:etc/a", store) == ["etc/app.conf"]
+
+
+def test_bash_runs_no_name_and_inserts_it_quoted(
+    script: str, history: ModelHistory, store: Path, tmp_path: Path
+) -> None:
+    history.create(b"conf/$(touch here)")
+    history.create(b"conf/`touch here`")
+    history.tag("$(touch here)", history.last)
+
+    offered = bash_completes(script, "dkfs cat latest:conf/", store)
+    tags = bash_completes(script, "dkfs tag --delete ", store)
+
+    assert list((tmp_path / "here").iterdir()) == []
+    assert offered == sorted([r"conf/\$\(touch\ here\)", r"conf/\`touch\ here\`"])
+    assert tags == [r"\$\(touch\ here\)"]
+
+
+def test_bash_asks_the_store_that_the_line_names(
+    script: str, history: ModelHistory, store: Path, tmp_path: Path
+) -> None:
+    history.tag("nightly", Seq(4))
+
+    for line in (
+        f"dkfs --store {store} ls n",
+        f"dkfs ls --store {store} n",
+        f"dkfs ls --store={store} n",
+        f"dkfs -C {tmp_path} --store {store.name} ls n",
+    ):
+        assert bash_completes(script, line, tmp_path / "no-store") == ["nightly"]
 
 
 def test_without_a_store_nothing_is_offered_and_nothing_said(dkfs: Dkfs) -> None:
