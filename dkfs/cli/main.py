@@ -72,6 +72,7 @@ def load(name: str) -> Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run dkfs with *argv*, by default that of the process; return the exit status."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
         if reconfigure:
@@ -79,6 +80,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = argparse.Namespace(command=None)
     status = _guarded(_words(argv), args)
     return _HELPER_STATUS.get(status, 32) if args.command in _HELPERS else status
+
+
+def _open_closed_streams() -> None:
+    # A file opened later must not get the number of a stream that the caller has closed (>&-).
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: fd
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def _guarded(words: list[str], args: argparse.Namespace) -> int:
@@ -107,11 +120,12 @@ def _words(argv: Sequence[str] | None) -> list[str]:
 def _run(words: list[str], args: argparse.Namespace) -> int:
     parser = _general_parser()
     parser.parse(words, args)
-    name = args.command
-    if name is None:
+    given = args.words[1:] if args.words[:1] == ["--"] else args.words
+    if not given:
         parser.print_help(sys.stderr)
         return UsageError.exit_status
-    rest = args.words
+    name, *rest = given
+    args.command = name
     if "/" in name:
         # mount.fuse3 calls `dkfs SPEC DIR -o OPTIONS` where mount.fuse.dkfs is not installed.
         name, rest = "mount-helper", [name, *rest]
@@ -140,7 +154,7 @@ def _general_parser() -> Parser:
     )
     add_general(parser)
     parser.add_argument("--version", action="version", version=f"dkfs {__version__}")
-    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    # The command and its words as one: argparse would take a "--" that follows the command away.
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 

@@ -110,6 +110,38 @@ def test_general_options_stand_before_or_behind_the_command(dkfs: Dkfs, store: P
         assert [message["path"] for message in dkfs(*words).messages] == ["etc"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("history", "--", "-x"), "-x was never there"),
+        (("log", "--", "--json"), "--json was never there"),
+        (("tag", "--", "-x"), "'-x' cannot be a tag"),
+        (("--", "history", "--", "-x"), "-x was never there"),
+    ],
+)
+def test_what_follows_two_dashes_is_no_option(
+    dkfs: Dkfs, store: Path, words: tuple[str, ...], said: str
+) -> None:
+    assert said in dkfs("--store", store, *words).err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_error(store: Path, tmp_path: Path, closed: str) -> None:
+    done = subprocess.run(
+        [
+            *("sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "dkfs"),
+            *("restore", "4", "--target", str(tmp_path / "out"), "--store", str(store)),
+        ],
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+        capture_output=True,
+        check=False,
+    )
+
+    assert b"internal error" not in done.stderr
+    assert done.returncode == (0 if os.geteuid() == 0 else 1)  # owners are for root to give
+    assert (tmp_path / "out" / "etc" / "app.conf").read_bytes() == b"port=8080\n"
+
+
 def test_a_program_that_stops_reading_ends_a_command_quietly(store: Path) -> None:
     with start("log", "--json", "--store", store) as process:
         assert process.stdout
