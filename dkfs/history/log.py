@@ -131,10 +131,20 @@ def spans(reader: Reader, path: bytes) -> Iterator[Span]:
 
     One span may follow another of the same node without a gap.
     """
-    found = _root_span(reader)
-    for name in components(path):
-        found = _spans_below(reader, found, name)
-    return found
+    return _descend(reader, components(path))
+
+
+def _descend(reader: Reader, names: list[bytes]) -> Iterator[Span]:
+    # A stack and not a generator in a generator: a path of 4096 bytes may have 2048 names.
+    levels = [_root_span(reader)]
+    while levels:
+        span = next(levels[-1], None)
+        if span is None:
+            levels.pop()
+        elif len(levels) > len(names):
+            yield span
+        else:
+            levels.append(_spans_below(reader, span, names[len(levels) - 1]))
 
 
 def _root_span(reader: Reader) -> Iterator[Span]:
@@ -143,20 +153,19 @@ def _root_span(reader: Reader) -> Iterator[Span]:
         return
 
 
-def _spans_below(reader: Reader, above: Iterator[Span], name: bytes) -> Iterator[Span]:
-    for span in above:
-        first = span.first
-        node = reader.child(span.node, name, first)
-        for seq, then in reader.child_versions(span.node, name):
-            if seq >= span.end:
-                break
-            if seq <= first:
-                continue
-            if node != NO_NODE:
-                yield Span(first, seq, node)
-            first, node = seq, then
+def _spans_below(reader: Reader, above: Span, name: bytes) -> Iterator[Span]:
+    first = above.first
+    node = reader.child(above.node, name, first)
+    for seq, then in reader.child_versions(above.node, name):
+        if seq >= above.end:
+            break
+        if seq <= first:
+            continue
         if node != NO_NODE:
-            yield Span(first, span.end, node)
+            yield Span(first, seq, node)
+        first, node = seq, then
+    if node != NO_NODE:
+        yield Span(first, above.end, node)
 
 
 def _file_versions(reader: Reader, named: Iterator[Span]) -> Iterator[FileVersion]:

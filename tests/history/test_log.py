@@ -353,6 +353,11 @@ def test_spans_tell_when_a_path_named_which_node(history: ModelHistory) -> None:
         assert [(s.first, s.end, s.node) for s in spans(reader, b"")] == [(1, 6, ROOT)]
 
 
+def test_a_path_may_be_as_deep_as_a_path_can_be(history: ModelHistory) -> None:
+    with history.store.read() as reader, pytest.raises(NotFoundError):
+        file_history(reader, b"x/" * 2047 + b"x")
+
+
 def test_the_history_of_a_file_does_not_scan_the_log(
     history: ModelHistory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
