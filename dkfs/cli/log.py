@@ -69,7 +69,7 @@ def _what(line: LogLine) -> str:
         taken_back = f", takes back {line.undoes}" if line.undoes else ""
         return f"to {line.target}{taken_back}{only}"
     if line.path is None:
-        return f"{line.changed} changes"
+        return f"{line.changed} {'change' if line.changed == 1 else 'changes'}"
     path = printable(line.path) or "/"
     if line.new_path is not None:
         arrow = "<->" if line.kind is OpKind.EXCHANGE else "->"

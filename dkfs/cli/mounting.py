@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from dkfs.cli.parser import Parser, Switch
+from dkfs.config.checks import check_apart
 from dkfs.config.options import parse_options
 from dkfs.config.resolve import resolve
 from dkfs.config.seed import SEED_FLAGS
@@ -13,6 +14,7 @@ from dkfs.config.settings import MountSettings
 from dkfs.config.sources import NAMES, Layer, from_environment, from_file, merge
 from dkfs.config.values import Given
 from dkfs.metrics.address import parse_address
+from dkfs.store import Store
 
 _INDEX: Final = "index.lmdb"  # what makes a directory a store
 
@@ -94,6 +96,11 @@ def settings_of(
 
 
 def make_state_dir(settings: MountSettings) -> None:
-    """Make the state directory if it is lost and the store can give back what was in it."""
-    if (settings.store / _INDEX).exists() and not os.path.lexists(settings.state_dir):
-        settings.state_dir.mkdir(parents=True)
+    """Make the state directory if it is lost and the store can give back what was in it.
+
+    Raises UsageError if they lie in one another, StoreError if the store cannot be had: then nothing is made.
+    """
+    if not os.path.lexists(settings.state_dir) and (settings.store / _INDEX).exists():
+        check_apart(settings, mounting=False)
+        with Store.open(settings.store, writable=True):
+            settings.state_dir.mkdir(parents=True)

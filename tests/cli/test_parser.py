@@ -8,7 +8,7 @@ import pytest
 from dkfs.cli import run as run_command
 from dkfs.cli.mounting import make_state_dir, settings_of
 from dkfs.config.settings import MountSettings
-from dkfs.errors import UsageError
+from dkfs.errors import StoreError, UsageError
 from dkfs.store import Store
 
 
@@ -96,3 +96,19 @@ def test_a_lost_state_dir_is_made_only_if_a_history_can_fill_it(tmp_path: Path) 
     Store.create(lost.store)
     make_state_dir(lost)
     assert lost.state_dir.is_dir()
+
+
+def test_a_store_that_cannot_be_had_makes_no_state_dir(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    Store.create(store)
+
+    with Store.open(store, writable=True):
+        lost = MountSettings(state_dir=tmp_path / "a", mountpoint=tmp_path / "a", store=store)
+        with pytest.raises(StoreError, match="in use by process"):
+            make_state_dir(lost)
+        assert not lost.state_dir.exists()
+
+    inside = MountSettings(state_dir=store / "a", mountpoint=store / "a", store=store)
+    with pytest.raises(UsageError, match="lies in the store"):
+        make_state_dir(inside)
+    assert not inside.state_dir.exists()

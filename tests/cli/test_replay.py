@@ -57,3 +57,23 @@ def test_without_history_a_missing_directory_is_an_error_and_is_not_made(
     assert result.err == f"dkfs: state directory {tmp_path / 'none'}: No such file or directory\n"
     assert not (tmp_path / "none").exists()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_store_that_cannot_be_looked_at_is_store_trouble(
+    dkfs: Dkfs, state: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / ("s" * 300)
+
+    result = dkfs("replay", "--state-dir", state, "--store", store)
+
+    assert result.status == 4
+    assert result.err == f"dkfs: store {store} cannot be read: File name too long\n"
+
+
+def test_an_empty_directory_is_one_change(dkfs: Dkfs, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    dkfs("replay", "--state-dir", tmp_path / "empty", "--store", tmp_path / "new")
+
+    (line,) = dkfs("log", "--store", tmp_path / "new").lines
+
+    assert line.endswith("  1 change")
