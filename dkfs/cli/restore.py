@@ -11,13 +11,14 @@ exit status:
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from dkfs.cli.output import emit, note, printable, size_text, status_of_problems
 from dkfs.cli.parser import Parser, add_dry_run, new_parser
 from dkfs.cli.progress import Progress
 from dkfs.cli.reading import Reading, reading
-from dkfs.errors import ExistsError
+from dkfs.errors import ExistsError, UsageError
 from dkfs.history.restore import restore
 from dkfs.history.tree import Tree
 from dkfs.model.ids import Seq
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     target = Path(args.target)
     with reading(args) as view:
         seq, path = view.place(args.place)
+        _check_target(target, view)
         if "dry_run" in args:
             return _dry_run(view, seq, path, args)
         with Progress("restoring") as progress:
@@ -54,9 +56,20 @@ def run(args: argparse.Namespace) -> int:
     return status_of_problems(len(result.problems), result.damaged)
 
 
+def _check_target(target: Path, view: Reading) -> None:
+    real = Path(os.path.realpath(target))
+    if real.is_relative_to(view.location.store):
+        raise UsageError(
+            f"target {printable(str(target))} lies in the store, expected it elsewhere"
+        )
+
+
 def _dry_run(view: Reading, seq: Seq, path: bytes, args: argparse.Namespace) -> int:
-    if Path(args.target).is_dir() and any(Path(args.target).iterdir()):
-        raise ExistsError(f"{printable(args.target)} is not empty: expected an empty directory")
+    target = Path(args.target)
+    if os.path.lexists(target) and not target.is_dir():
+        raise UsageError(f"{target} is not a directory: expected an empty one, or nothing")
+    if target.is_dir() and any(target.iterdir()):
+        raise ExistsError(f"{target} is not empty: expected an empty directory, or nothing")
     nodes: set[int] = set()
     size = 0
     for below, node, state in Tree(view.reader, seq).walk(path):

@@ -29,6 +29,25 @@ def test_a_target_that_holds_something_is_refused_and_kept(
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine"]
 
 
+def test_a_target_that_is_no_directory_or_in_the_store_is_refused(
+    dkfs: Dkfs, store: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(store)
+
+    for target, said in (
+        (tmp_path / "file", "is not a directory"),
+        (store, "lies in the store"),
+        (store / "below", "lies in the store"),
+        (tmp_path / "link" / "below", "lies in the store"),
+    ):
+        for dry in ((), ("-n",)):
+            result = dkfs("restore", "4", "--target", target, *dry, "--store", store)
+            assert result.status == 2
+            assert said in result.err
+    assert not (store / "below").exists()
+
+
 def test_a_dry_run_says_what_the_real_run_does_and_makes_nothing(
     dkfs: Dkfs, store: Path, tmp_path: Path
 ) -> None:
