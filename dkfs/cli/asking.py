@@ -55,10 +55,11 @@ def print_changes(answer: Answer, args: argparse.Namespace, done: str) -> int:
             emit("change", json_path(path), change=change["change"])
         else:
             print(f"{change['change']}  {printable(path) or '/'}")
-    rest = {key: value for key, value in answer.items() if key not in ("changes", "message_type")}
+    known = ("changes", "message_type", "seq")
+    rest = {key: value for key, value in answer.items() if key not in known}
     dry_run = getattr(args, "dry_run", False)
     if as_json:
-        emit("summary", rest, dry_run=dry_run)
+        emit("summary", {"version": answer.get("seq")}, rest, dry_run=dry_run)
     elif dry_run:
         print(f"would go to version {answer.get('target')}, {_count(answer)}")
     else:

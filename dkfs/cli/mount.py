@@ -2,9 +2,10 @@
 
     dkfs mount STATE_DIR [MOUNTPOINT] [--store DIR] [-o OPTIONS] [-f]
 
-STATE_DIR keeps the files as they are now, the store keeps every version they ever had.  Without MOUNTPOINT the mount
-covers STATE_DIR itself.  Returns when the mount answers.  A setting is taken from its flag, else from -o, else from
-the environment (DKFS_STORE, ...; DIFFKEEPER_... for those that DiffKeeper had), else from the configuration file.
+STATE_DIR keeps the files as they are now, the store (by default /deltas/db) every version they ever had.  Without
+MOUNTPOINT the mount covers STATE_DIR itself.  Returns when the mount answers.  A setting is taken from its flag, else
+from -o, else from the environment (DKFS_STORE, ...; DIFFKEEPER_... for those that DiffKeeper had), else from the
+configuration file.
 
 exit status:
   0 mounted, 1 not mounted, 2 usage, 4 store trouble, 5 damage found

@@ -102,7 +102,7 @@ def test_rollback_as_json_is_changes_and_a_summary(dkfs: Dkfs, daemon: Daemon, s
         {"message_type": "change", "path": "\ufffd\x1b", "path_b64": "/xs=", "change": "-"},
         {
             "message_type": "summary",
-            "seq": 11,
+            "version": 11,
             "target": 4,
             "changed": 2,
             "problems": [],
