@@ -107,7 +107,8 @@ class Service:
                 nursery.start_soon(self._signals)
                 nursery.start_soon(listener.serve, self._commands)
                 if self._settings.metrics_addr:
-                    nursery.start_soon(Server(self.metrics).serve, self._settings.metrics_addr)
+                    # Before the starter is told, so that it still hears what is said of the address.
+                    await nursery.start(Server(self.metrics).serve, self._settings.metrics_addr)
                 if lifeline is not None:
                     nursery.start_soon(self._hold, lifeline)
                 nursery.start_soon(self._announce, on_mounted)

@@ -143,9 +143,15 @@ class Captures:
         return frozen
 
     def capture_due(self, older_than_s: float) -> None:
-        """Capture every file that has been dirty for longer than *older_than_s*."""
+        """Capture every file that has been dirty for longer than *older_than_s*.
+
+        But not one whose last contents the recorder has not read yet: a large file that is written
+        all over all the time would only be read again and again.
+        """
         until = time.monotonic() - older_than_s
         for inode in [inode for inode, since in self._dirty.items() if since <= until]:
+            if older_than_s and not all(f.wait_released(0) for f in inode.frozen or ()):
+                continue
             assert inode.handles
             try:
                 self.capture(inode, inode.handles[0].origin)

@@ -354,3 +354,30 @@ def test_damage_in_one_file_does_not_end_the_recording_of_others(world: World) -
     world.fs.files.write(number, 0, b"y" * 200_000)
     world.fs.files.release(number)
     assert world.read(b"file") == b"y" * 200_000
+
+
+def test_a_timer_leaves_a_file_alone_whose_last_contents_are_not_read_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    write = world.store.write
+
+    def slow() -> Writer:
+        go_on.wait()
+        return write()
+
+    number = world.create(b"f", os.urandom(1024 * 1024 + 1))  # too much to be copied at once
+    monkeypatch.setattr(world.store, "write", slow)
+    world.fs.captures.capture_all()
+    world.fs.files.write(number, 0, b"two")
+    last = world.recorder.last
+
+    world.fs.captures.capture_due(1e-9)
+
+    assert world.recorder.last == last
+    go_on.set()
+    assert world.recorder.flush()
+    world.fs.captures.capture_due(1e-9)
+    assert world.recorder.last == last + 1
+    assert world.recorder.flush()
+    assert world.read(b"f")[:3] == b"two"
