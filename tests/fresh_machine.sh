@@ -67,6 +67,9 @@ inside() {
 }
 
 timed "Debian root" make_root
+# As "/" is elsewhere: open to every user, and a mount, which unshare(1) makes private.
+chmod 755 "$root"
+mount --bind "$root" "$root"
 copy_settings
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"

@@ -188,6 +188,7 @@ def test_make_builds_and_then_finds_nothing_to_do(place: Mounted) -> None:
         for n in $(seq 20); do echo "int f$n(void) { return $n; }" >f$n.c; done
         echo 'int main(void) { return 0; }' >main.c
         printf 'prog: $(patsubst %%.c,%%.o,$(wildcard *.c))\\n\\tgcc -o $@ $^\\n' >Makefile
+        unset MAKEFLAGS MAKELEVEL MFLAGS  # of the make that runs the tests
         make -s -j2; ./prog; make
         """,
         place.mountpoint,
