@@ -15,6 +15,8 @@ T = TypeVar("T", bound=str)
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _DURATION: Final = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<unit>ms|s|m|h|)")
+_SIZE: Final = re.compile(r"(?P<number>[0-9]{1,18})(?:(?P<unit>[KMGTkmgt])(?:iB|B)?|B)?")
+_SIZE_BITS: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -50,6 +52,20 @@ def count(given: Given) -> int:
     if not (given.text.isascii() and given.text.isdecimal() and len(given.text) <= 18):
         raise UsageError(f"{given.where}: {given.text!r}, expected a whole number")
     return int(given.text)
+
+
+def size(given: Given, *, unit: int = 1) -> int:
+    """Return a number of bytes: 4096, 64K, 1MiB, 2G; without a letter in units of *unit* bytes.
+
+    K, M, G and T are powers of 1024; raises UsageError.
+    """
+    match = _SIZE.fullmatch(given.text)
+    if match is None:
+        raise UsageError(f"{given.where}: {given.text!r}, expected a size such as 4096, 64K or 2G")
+    number = int(match["number"])
+    if match["unit"] is None:
+        return number if given.text.endswith("B") else number * unit
+    return number << _SIZE_BITS[match["unit"].upper()]
 
 
 def path(given: Given, *, base: Path) -> Path:

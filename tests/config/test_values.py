@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dkfs.config.values import Given, boolean, choice, count, path, seconds
+from dkfs.config.values import Given, boolean, choice, count, path, seconds, size
 from dkfs.errors import UsageError
 
 
@@ -83,3 +83,26 @@ def test_a_path_keeps_a_link_in_its_last_part_only(tmp_path: Path) -> None:
 def test_what_cannot_be_a_path_is_an_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"DKFS_THING: .*, expected a path"):
         path(given(text), base=Path("/"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *(("0", 0), ("4096", 4096), ("64K", 65536), ("64k", 65536), ("1KiB", 1024)),
+        *(("2MB", 2 << 20), ("3G", 3 << 30), ("1T", 1 << 40), ("17B", 17)),
+    ],
+)
+def test_size_is_bytes_with_or_without_a_letter(text: str, expected: int) -> None:
+    assert size(given(text)) == expected
+
+
+def test_size_without_a_letter_is_in_the_unit_of_its_setting() -> None:
+    assert size(given("4"), unit=1 << 20) == 4 << 20
+    assert size(given("4K"), unit=1 << 20) == 4096
+    assert size(given("4B"), unit=1 << 20) == 4
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5M", "K", "1X", "1 K", "1KK", "9" * 19, "0x10"])
+def test_what_cannot_be_a_size_is_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match=r"DKFS_THING: .*, expected a size such as"):
+        size(given(text))
