@@ -139,8 +139,11 @@ def _fits(parts: list[bytes], names: list[bytes]) -> bool:
     if not parts:
         return not names
     if parts[0] == b"**":
-        least = 1 if all(part == b"**" for part in parts) else 0
-        return any(_fits(parts[1:], names[n:]) for n in range(least, len(names) + 1))
+        rest = parts[1:]
+        while rest[:1] == [b"**"]:
+            rest = rest[1:]
+        least = 0 if rest else 1  # "a/**" is what is below a
+        return any(_fits(rest, names[n:]) for n in range(least, len(names) + 1))
     expressions = {b"*": b".*", b"?": b".", b"a*": b"a.*", b"c.?": b"c\\..", b"[!a]": b"[^a]"}
     expression = expressions.get(parts[0], parts[0])
     return (
