@@ -20,6 +20,9 @@ PACKAGES := acl attr ca-certificates diffutils fish fuse3 gcc git libc6-dev libf
 	python3-bpfcc python3-dev python3-venv rsync sqlite3 strace tar util-linux xz-utils zsh
 # What a built wheel or an installed dkfs needs of these: fuse3, and libfuse3-dev gcc pkg-config python3-dev while installing.
 
+# What the bench compares dkfs with; one that is missing is left out.
+BENCH_PACKAGES := borgbackup bup rdiff-backup restic
+
 FAST := not slow and not mount and not torture
 INSTALLED := $(PREFIX)/lib/dkfs
 
@@ -100,8 +103,11 @@ demo: setup  ## the main job, on real programs
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/demo.sh
 
 .PHONY: bench
-bench: setup  ## the speed of a raw directory, a plain pass-through and dkfs, side by side
-	$(BIN)/python -m bench
+bench: PACKAGES += $(BENCH_PACKAGES)
+bench: setup  ## speed beside a raw directory and a plain pass-through; bytes and times beside borg, restic, bup, ...
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --group bench
+	$(BIN)/python -m bench --plot
+	$(BIN)/python -m bench.saving --plot
 
 # ---- installing
 
