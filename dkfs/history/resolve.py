@@ -120,7 +120,7 @@ class Resolver:
         counts.plain_bytes += length
         if data is None or is_zero(data):
             return Chunk(length, None)
-        blob, added = writer.put_blob(data)
+        blob, added, _ = writer.put_blob(data)
         if added:
             counts.chunks_new += 1
             counts.stored_bytes += added

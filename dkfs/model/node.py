@@ -51,3 +51,4 @@ class NodeState:
     is_manifest: bool  # content names a manifest (codec.encode_manifest), not the bytes themselves
     target: bytes  # SYMLINK: what it points to, else empty
     xattrs: BlobId | None  # blob holding codec.encode_xattrs; None = no extended attributes
+    is_forgotten: bool = False  # FILE: what its contents were is not kept any more; content is None

@@ -81,6 +81,18 @@ class LogRecord:
     operation: Operation
     nodes: tuple[NodeId, ...]
     names: tuple[tuple[NodeId, bytes], ...]
+    folded_nodes: tuple[NodeId, ...] = ()  # what versions since forgotten, just before, changed
+    folded_names: tuple[tuple[NodeId, bytes], ...] = ()
+
+    @property
+    def all_nodes(self) -> tuple[NodeId, ...]:
+        """The nodes that differ from the version before that is kept."""
+        return self.nodes + self.folded_nodes if self.folded_nodes else self.nodes
+
+    @property
+    def all_names(self) -> tuple[tuple[NodeId, bytes], ...]:
+        """The names that differ from the version before that is kept."""
+        return self.names + self.folded_names if self.folded_names else self.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +102,5 @@ class Tag:
     name: str
     seq: Seq
     time_ns: int  # when it was made
+    is_hold: bool = False  # the version is kept, whatever policy says
+    expires_ns: int | None = None  # from then on it counts no more; None: it always does

@@ -2,6 +2,6 @@
 
 from dkfs.store.reader import Reader
 from dkfs.store.store import Store, StoreSize
-from dkfs.store.writer import Writer
+from dkfs.store.writer import Put, Writer
 
-__all__ = ["Reader", "Store", "StoreSize", "Writer"]
+__all__ = ["Put", "Reader", "Store", "StoreSize", "Writer"]

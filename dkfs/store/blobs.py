@@ -11,14 +11,13 @@ from typing import Final, Literal
 import blake3
 import zstandard
 
-from dkfs.core.codec import PLAIN, ZSTD, BlobLocation
+from dkfs.core.location import BLOB_LIMIT, PLAIN, ZSTD, BlobLocation
 from dkfs.errors import CorruptError, StoreError, StoreFormatError
 from dkfs.model.ids import BlobId
 from dkfs.store.segments import SegmentReader, damaged
 
 HashAlgo = Literal["blake3", "sha256"]
 
-BLOB_LIMIT: Final = 1 << 30  # bytes, plain
 _LEVEL: Final = 1
 _WORTH_TRYING: Final = 64  # bytes; below this the frame's header eats the gain
 

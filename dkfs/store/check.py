@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dkfs.core import codec
+from dkfs.core.location import decode_blob_location
 from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
@@ -160,7 +161,7 @@ class _Checker:
         for key, value in self._reader.rows("blobs"):
             blob = BlobId(key)
             with self.noting(blob=blob):
-                at = codec.decode_blob_location(unseal("blobs", key, value))
+                at = decode_blob_location(unseal("blobs", key, value))
                 if at.offset + RECORD.size + at.stored_length > sizes.get(at.segment, 0):
                     raise CorruptError(f"blob {blob.hex()} is behind the end of {at.segment}")
                 if self._read_data:

@@ -17,10 +17,11 @@ import lmdb
 from lmdb.verify import VerifyError, verify
 
 from dkfs.errors import CorruptError, DkfsError, StoreBusyError, StoreError, StoreFormatError
-from dkfs.store.rows import FORMAT, FORMAT_KEY, unseal
+from dkfs.store.rows import FORMAT, FORMAT_KEY, OLD_FORMAT, unseal
 
 INDEX_NAME: Final = "index.lmdb"
-TABLES: Final = ("meta", "log", "nodes", "names", "blobs", "tags", "moves")
+OLD_TABLES: Final = ("meta", "log", "nodes", "names", "blobs", "tags", "moves")  # of OLD_FORMAT
+TABLES: Final = (*OLD_TABLES, "segments")
 
 _MAP_SIZES: Final = tuple(1 << bits for bits in (38, 36, 34, 32, 30))  # bytes; address space only
 _MAX_READERS: Final = 1024
@@ -42,6 +43,7 @@ class Index:
         """Open the index at *path*, which open_index() has looked at."""
         self.path = path
         self.writable = writable
+        self.format = FORMAT
         self.tables: dict[str, lmdb._Database] = {}
         self._lock = threading.Lock()
         self._open()
@@ -117,17 +119,25 @@ class Index:
                 found = txn.get(FORMAT_KEY, db=meta)
             if found is None:
                 raise lmdb.NotFoundError(str(self.path))
-            if found != FORMAT.to_bytes(4, "big"):
-                number = int.from_bytes(found, "big")
-                raise StoreFormatError(
-                    f"store {self.path.parent} has format {number}, this dkfs reads {FORMAT}"
-                )
-            for table in TABLES:
+            self.format = int.from_bytes(found, "big")
+            self._check_format()
+            for table in TABLES if self.format == FORMAT else OLD_TABLES:
                 self.tables[table] = self._env.open_db(table.encode(), create=False)
             if self.writable:
                 self._env.reader_check()  # readers that were killed would keep pages from being reused
         except lmdb.NotFoundError:
             raise StoreFormatError(f"index {self.path} is not that of a dkfs store") from None
+
+    def _check_format(self) -> None:
+        store = self.path.parent
+        if self.format not in {OLD_FORMAT, FORMAT}:
+            raise StoreFormatError(
+                f"store {store} has format {self.format}, this dkfs reads {OLD_FORMAT} and {FORMAT}"
+            )
+        if self.writable and self.format != FORMAT:
+            raise StoreFormatError(
+                f"store {store} has format {self.format}: run `dkfs migrate --store {store}` first"
+            )
 
 
 def index_error(exc: lmdb.Error) -> DkfsError:

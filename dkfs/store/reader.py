@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Self
 import lmdb
 
 from dkfs.core import codec
+from dkfs.core.location import (
+    BlobLocation,
+    SegmentRow,
+    decode_blob_location,
+    decode_segment,
+)
 from dkfs.errors import CorruptError
 from dkfs.model.ids import NO_NODE, ROOT, BlobId, NodeId, Seq
 from dkfs.model.node import NodeState
@@ -17,9 +23,13 @@ from dkfs.store.blobs import BlobSource
 from dkfs.store.index import Index, index_error
 from dkfs.store.rows import (
     CLEAN_KEY,
+    FORGOTTEN_KEY,
     NEXT_NODE_KEY,
     NODE_KEY,
     NOTE_PREFIX,
+    OLD_FORMAT,
+    OLD_TAIL,
+    SEGMENT_KEY,
     SEQ,
     TAIL,
     TAIL_KEY,
@@ -42,6 +52,7 @@ class Reader:
 
     def __init__(self, index: Index, blobs: BlobSource, *, write: bool = False) -> None:
         """Begin the view; made by Store.read()."""
+        self.format = index.format
         self._tables = index.tables
         self._blobs = blobs
         self._txn = index.begin(write=write)
@@ -64,6 +75,28 @@ class Reader:
         if self._last is None:
             self._last = Seq(int.from_bytes(self._last_key("log"), "big"))
         return self._last
+
+    def version(self, at: int) -> Seq:
+        """Return the newest version up to *at* that is there, 0 if there is none."""
+        cursor = self._new_cursor("log")
+        if at >= self.last:
+            return self.last
+        try:
+            key = SEQ.pack(max(at, 0))
+            is_there = cursor.set_range(key) and (cursor.key() == key or cursor.prev())
+            return Seq(int.from_bytes(cursor.key(), "big") if is_there else 0)
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def next_version(self, after: int) -> Seq | None:
+        """Return the oldest version after *after* that is there, None if there is none."""
+        cursor = self._new_cursor("log")
+        try:
+            if after >= self.last or not cursor.set_range(SEQ.pack(max(after, 0) + 1)):
+                return None
+            return Seq(int.from_bytes(cursor.key(), "big"))
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
 
     def record(self, seq: Seq) -> LogRecord | None:
         """Return the log record of version *seq*, None if there is none; raises CorruptError."""
@@ -175,10 +208,10 @@ class Reader:
             raise CorruptError(f"blob {blob.hex()} is not in the store")
         return self._read(blob, location, strict=strict)
 
-    def location(self, blob: BlobId) -> codec.BlobLocation | None:
+    def location(self, blob: BlobId) -> BlobLocation | None:
         """Return where *blob* is stored, None if it is not in the store."""
         data = self._get("blobs", blob)
-        return None if data is None else codec.decode_blob_location(data)
+        return None if data is None else decode_blob_location(data)
 
     def tag(self, name: str) -> Tag | None:
         """Return the tag *name*, None if there is none."""
@@ -212,9 +245,25 @@ class Reader:
         data = self._get("meta", TAIL_KEY)
         if data is None:
             return Tail(0, 0, 0)
-        if len(data) != TAIL.size:
-            raise CorruptError(f"index: tail of {len(data)} bytes, need {TAIL.size}")
-        return Tail(*TAIL.unpack(data))
+        layout = OLD_TAIL if self.format == OLD_FORMAT else TAIL
+        if len(data) != layout.size:
+            raise CorruptError(f"index: tail of {len(data)} bytes, need {layout.size}")
+        return Tail(*layout.unpack(data))
+
+    def segments(self) -> Iterator[tuple[int, SegmentRow]]:
+        """Yield the numbers of the segments with what is known of them; none in a store of format 1."""
+        if "segments" in self._tables:
+            for key, data in self._range("segments", SEGMENT_KEY.pack(0), None):
+                yield int.from_bytes(key, "big"), decode_segment(data)
+
+    def segment(self, number: int) -> SegmentRow | None:
+        """Return what is known of segment *number*, None if there is none; raises CorruptError."""
+        data = self._get("segments", SEGMENT_KEY.pack(number))
+        return None if data is None else decode_segment(data)
+
+    def forgotten(self) -> int:
+        """Return how many versions up to the newest are not in the log any more."""
+        return int.from_bytes(self._get("meta", FORGOTTEN_KEY) or b"", "big")
 
     def meta(self, name: bytes) -> bytes | None:
         """Return what Writer.put_meta() kept under *name*, None if nothing."""
@@ -222,23 +271,25 @@ class Reader:
 
     def version_at(self, time_ns: int) -> Seq:
         """Return the newest version whose time is not after *time_ns*, 0 if there is none."""
-        low, high = 0, int(self.last)
-        while low < high:
-            middle = (low + high + 1) // 2
-            data = self._get("log", SEQ.pack(middle))
-            if data is None:
-                raise CorruptError(f"index: version {middle} is missing in the log")
-            if codec.log_time_ns(data) <= time_ns:
-                low = middle
+        found, low, high = 0, 1, int(self.last)
+        while low <= high:
+            middle = (low + high) // 2
+            row = self._floor("log", SEQ.pack(middle))
+            seq = 0 if row is None else int.from_bytes(row[0], "big")
+            if row is None or seq < low:
+                low = middle + 1  # no version from low to the middle is there any more
+            elif codec.log_time_ns(row[1]) <= time_ns:
+                found, low = seq, middle + 1
             else:
-                high = middle - 1
-        return Seq(low)
+                high = seq - 1
+        return Seq(found)
 
-    def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the keys and values of *table* as they are, for whoever looks for damage."""
+    def rows(self, table: str, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys from *start* on and the values of *table* as they are, for whoever looks for damage."""
         cursor = self._new_cursor(table)
         try:
-            yield from cursor
+            if not start or cursor.set_range(start):
+                yield from cursor
         except lmdb.Error as exc:
             raise index_error(exc) from exc
 
@@ -249,7 +300,7 @@ class Reader:
         except lmdb.Error as exc:
             raise index_error(exc) from exc
 
-    def _read(self, blob: BlobId, location: codec.BlobLocation, *, strict: bool = False) -> bytes:
+    def _read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
         return self._blobs.read(blob, location, strict=strict)
 
     def _get(self, table: str, key: bytes) -> bytes | None:

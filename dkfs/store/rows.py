@@ -16,15 +16,21 @@ NODE_KEY: Final = struct.Struct(">QQ")  # node, seq
 NAME_LIMIT: Final = 255  # bytes of a name in a directory, and of a tag
 _CHECKSUM_SIZE: Final = 4
 
-FORMAT: Final = 1  # of the whole store; in the row "format" of the table meta
+FORMAT: Final = 2  # of the whole store; in the row "format" of the table meta
+OLD_FORMAT: Final = (
+    1  # is read, and written by no one any more: `dkfs migrate` makes it a store of FORMAT
+)
 FORMAT_KEY: Final = b"format"  # u32, without a checksum, so that every dkfs can read it for ever
 UUID_KEY: Final = b"uuid"  # 16 bytes
 HASH_KEY: Final = b"hash"  # the name of the algorithm
-TAIL_KEY: Final = b"tail"  # u32 segment, u64 length, u32 records
+TAIL_KEY: Final = b"tail"  # u32 segment, u64 length, u32 records, u64 transactions
+FORGOTTEN_KEY: Final = b"forgotten"  # u64: how many versions are not in the log any more
 NEXT_NODE_KEY: Final = b"next-node"  # u64
 CLEAN_KEY: Final = b"clean"  # one byte, 0 or 1
 NOTE_PREFIX: Final = b"note:"  # before the names of what history keeps in the table meta
-TAIL: Final = struct.Struct(">IQI")
+TAIL: Final = struct.Struct(">IQIQ")
+OLD_TAIL: Final = struct.Struct(">IQI")
+SEGMENT_KEY: Final = struct.Struct(">I")
 
 
 def name_key(parent: NodeId, name: bytes, seq: int) -> bytes:

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from dkfs.core.codec import BlobLocation
+from dkfs.core.location import JOURNAL, BlobLocation
 from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import BlobId
 
 SEGMENTS_NAME: Final = "segments"
 SEGMENT_LIMIT: Final = 256 * 1024 * 1024  # bytes; a segment is sealed when it has this many
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+FORMATS: Final = (1, FORMAT)  # that are read; they differ in which encodings there are
 MAGIC: Final = b"dkfs-seg"
 HEADER: Final = struct.Struct(">8sII16s")  # magic, format, number, store uuid; then CRC-32 of these
 RECORD: Final = struct.Struct(">IIBI32s")  # stored length, CRC-32, encoding, plain length, blob id
@@ -43,6 +44,15 @@ class Tail:
     segment: int  # 0: there is none yet
     length: int  # bytes
     records: int
+    txn: int = 0  # transactions that wrote to the segments
+
+
+@dataclass(slots=True)
+class Touched:
+    """What a transaction did to one segment."""
+
+    length: int = 0  # bytes; of the whole segment, afterwards
+    journal_bytes: int = 0  # that were added
 
 
 class SegmentReader:
@@ -106,7 +116,9 @@ class SegmentWriter:
         self._fd = -1
         self.kept = tail  # the tail as the index knows it
         self._segment, self._length, self._records = tail.segment, tail.length, tail.records
+        self._txn = tail.txn
         self._buffer = bytearray()
+        self.touched: dict[int, Touched] = {}  # segments that were written to since the last keep()
         self._unsynced: list[int] = []  # fds of files written since the last sync, newest last
         self._is_new_file = False
         self._is_abandoned = False
@@ -115,7 +127,8 @@ class SegmentWriter:
     @property
     def tail(self) -> Tail:
         """Where the next record goes."""
-        return Tail(self._segment, self._length, self._records)
+        txn = self._txn + 1 if self.touched else self._txn
+        return Tail(self._segment, self._length, self._records, txn)
 
     def append(self, blob: BlobId, stored: bytes, *, encoding: int, length: int) -> BlobLocation:
         """Add a record, perhaps only to the buffer, and return where it is; raises StoreError."""
@@ -127,6 +140,10 @@ class SegmentWriter:
         self._buffer += stored
         self._length += RECORD.size + len(stored)
         self._records += 1
+        touched = self.touched.get(self._segment) or self._touch()
+        touched.length = self._length
+        if encoding == JOURNAL:
+            touched.journal_bytes += RECORD.size + len(stored)
         if len(self._buffer) >= _BUFFER_LIMIT:
             self.flush()
         return location
@@ -155,6 +172,8 @@ class SegmentWriter:
     def keep(self) -> None:
         """Take note that the index now knows the tail."""
         self.kept = self.tail
+        self._txn = self.kept.txn
+        self.touched = {}
 
     def forget(self) -> None:
         """Take back what was appended since the last keep()."""
@@ -175,6 +194,8 @@ class SegmentWriter:
         self._close_file()
         self.kept = tail
         self._segment, self._length, self._records = tail.segment, tail.length, tail.records
+        self._txn = tail.txn
+        self.touched = {}
         with self._failing("restored"):
             for number, path in list_segments(self._directory):
                 if number > tail.segment:
@@ -209,6 +230,9 @@ class SegmentWriter:
             )
         self._is_abandoned = False
 
+    def _touch(self) -> Touched:
+        return self.touched.setdefault(self._segment, Touched())
+
     def _next_file(self) -> None:
         if self._fd >= 0:
             self._seal()
@@ -228,6 +252,7 @@ class SegmentWriter:
         body = _FOOTER_MAGIC + struct.pack(">QQ", self._records, self._length)
         self._buffer += struct.pack(">II", _FOOTER_MARK, crc32(body)) + body
         self._length += FOOTER.size
+        self._touch().length = self._length
         self.flush()
         if self._fd not in self._unsynced:
             self._unsynced.append(self._fd)
@@ -299,8 +324,8 @@ def check_header(path: Path, number: int, uuid: bytes) -> None:
             data = file.read(HEADER_SIZE)
     except OSError as exc:
         raise CorruptError(f"segment {path} cannot be read: {exc.strerror}") from exc
-    good = HEADER.pack(MAGIC, FORMAT, number, uuid)
-    if data != good + crc32(good).to_bytes(4, "big"):
+    good = [HEADER.pack(MAGIC, fmt, number, uuid) for fmt in FORMATS]
+    if data not in [header + crc32(header).to_bytes(4, "big") for header in good]:
         raise CorruptError(f"segment {path} does not start with the header of segment {number}")
 
 

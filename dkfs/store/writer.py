@@ -7,11 +7,14 @@ is not on the disk, and what is behind the tail that the index knows belongs to 
 import logging
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import lmdb
 
 from dkfs.core import codec
+from dkfs.core.delta import Like
+from dkfs.core.location import BlobLocation, SegmentRow, encode_blob_location, encode_segment
 from dkfs.errors import CorruptError, NotFoundError, StoreError
 from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import NodeState
@@ -25,6 +28,7 @@ from dkfs.store.rows import (
     NEXT_NODE_KEY,
     NODE_KEY,
     NOTE_PREFIX,
+    SEGMENT_KEY,
     SEQ,
     TAIL,
     TAIL_KEY,
@@ -32,7 +36,7 @@ from dkfs.store.rows import (
     seal,
     tag_key,
 )
-from dkfs.store.segments import RECORD, SegmentWriter
+from dkfs.store.segments import RECORD, SegmentWriter, Tail
 
 _MOVES = frozenset((OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO))
 _VERIFIED_LIMIT = (
@@ -40,6 +44,14 @@ _VERIFIED_LIMIT = (
 )  # ids remembered as verified, so that a common blob is not read for every use
 
 log = logging.getLogger(__name__)
+
+
+class Put(NamedTuple):
+    """What became of contents that were to be stored."""
+
+    blob: BlobId
+    added: int  # bytes that the segments grew by
+    encoding: int | None  # how they are stored now; None: they were there already
 
 
 @dataclass(slots=True)
@@ -135,20 +147,20 @@ class Writer(Reader):
         self._last = seq
         self._last_time_ns = operation.time_ns
 
-    def put_blob(self, data: bytes) -> tuple[BlobId, int]:
-        """Store *data* unless it is there, and sound; return its id and the bytes that it took.
+    def put_blob(self, data: bytes, *, like: Like | None = None) -> Put:  # noqa: ARG002 - a hint
+        """Store *data* unless it is there, and sound; raises StoreError.
 
-        Raises StoreError.
+        *like* says what it resembles: it may be stored as a difference to that.
         """
         side = self._side
         blob = BlobId(self._blobs.hash_data(data))
         if self._get("blobs", blob) is not None and self._is_sound(blob):
-            return blob, 0
+            return Put(blob, 0, None)
         encoding, stored = side.encoder.encode(data)
         location = side.output.append(blob, stored, encoding=encoding, length=len(data))
-        self._put("blobs", blob, codec.encode_blob_location(location))
+        self._put("blobs", blob, encode_blob_location(location))
         self._remember(blob)
-        return blob, RECORD.size + len(stored)
+        return Put(blob, RECORD.size + len(stored), encoding)
 
     def put_tag(self, tag: Tag) -> None:
         """Add *tag*, in place of one of the same name; raises StoreError."""
@@ -192,7 +204,7 @@ class Writer(Reader):
         tail = side.output.tail
         if tail != side.output.kept:
             side.output.sync()
-            self._put("meta", TAIL_KEY, TAIL.pack(tail.segment, tail.length, tail.records))
+            self._put_segments(tail)
         if self._next_node != self._committed_next_node:
             self._put("meta", NEXT_NODE_KEY, SEQ.pack(self._next_node))
         # From here on it depends on how far a failing commit came whether the transaction counts.
@@ -205,6 +217,21 @@ class Writer(Reader):
         side.output.keep()
         side.last_time_ns = self._last_time_ns
         self._index.cover()
+
+    def _put_segments(self, tail: Tail) -> None:
+        """Put the rows that make what was written to the segments part of the store."""
+        record = TAIL.pack(tail.segment, tail.length, tail.records, tail.txn)
+        self._put("meta", TAIL_KEY, record)
+        for number, touched in self._side.output.touched.items():
+            row = self.segment(number) or SegmentRow(0)
+            row = replace(row, length=touched.length)
+            if touched.journal_bytes:
+                row = replace(
+                    row,
+                    journal_bytes=row.journal_bytes + touched.journal_bytes,
+                    journal_txn=tail.txn,
+                )
+            self._put("segments", SEGMENT_KEY.pack(number), encode_segment(row))
 
     def _put_nodes(self, seq: Seq, nodes: Iterable[tuple[NodeId, NodeState]]) -> list[NodeId]:
         put, table = self._txn.put, self._tables["nodes"]
@@ -250,7 +277,7 @@ class Writer(Reader):
             verified.clear()
         verified.add(blob)
 
-    def _read(self, blob: BlobId, location: codec.BlobLocation, *, strict: bool = False) -> bytes:
+    def _read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
         self._side.output.ensure_readable(location)
         return super()._read(blob, location, strict=strict)
 

@@ -12,6 +12,8 @@ from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import Attr, Chunk, Kind, NodeState
 from dkfs.model.operation import LogRecord, Operation, OpKind, Origin, Tag
 
+Changes = tuple[tuple[NodeId, ...], tuple[tuple[NodeId, bytes], ...]]
+
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
 ids = st.binary(min_size=32, max_size=32).map(BlobId)
@@ -37,14 +39,16 @@ attrs = st.builds(
 @st.composite
 def states(draw: st.DrawFn) -> NodeState:
     content = draw(st.none() | ids)
+    attr = draw(attrs)
     return NodeState(
-        attr=draw(attrs),
+        attr=attr,
         parent=draw(nodes),
         name=draw(names),
         content=content,
         is_manifest=content is not None and draw(st.booleans()),
-        target=draw(st.binary(max_size=4095)),
+        target=b"" if attr.kind is Kind.FILE else draw(st.binary(max_size=4095)),
         xattrs=draw(st.none() | ids),
+        is_forgotten=attr.kind is Kind.FILE and content is None and draw(st.booleans()),
     )
 
 
@@ -63,16 +67,16 @@ operations = st.builds(
     paths=st.lists(st.binary(max_size=200), max_size=4).map(tuple),
 )
 chunks = st.builds(Chunk, length=st.integers(1, 2**40), blob=st.none() | ids)
-tags = st.builds(Tag, name=st.text(min_size=1), seq=seqs, time_ns=times).filter(
-    lambda tag: tag.name.encode(errors="replace").decode() == tag.name
-)
-locations = st.builds(
-    codec.BlobLocation,
-    segment=u32,
-    offset=u64,
-    stored_length=u32,
-    length=u32,
-    encoding=st.just(codec.ZSTD),
+tags = st.builds(
+    Tag,
+    name=st.text(min_size=1),
+    seq=seqs,
+    time_ns=times,
+    is_hold=st.booleans(),
+    expires_ns=st.none() | times,
+).filter(lambda tag: tag.name.encode(errors="replace").decode() == tag.name)
+changes = st.tuples(
+    st.lists(nodes, max_size=5).map(tuple), st.lists(st.tuples(nodes, names), max_size=5).map(tuple)
 )
 
 
@@ -81,13 +85,13 @@ def test_a_node_comes_back_as_it_was(state: NodeState) -> None:
     assert codec.decode_node(codec.encode_node(state)) == state
 
 
-@given(seqs, operations, st.lists(nodes, max_size=5), st.lists(st.tuples(nodes, names), max_size=5))
+@given(seqs, operations, changes, changes)
 def test_a_log_record_comes_back_as_it_was(
-    seq: Seq, operation: Operation, changed: list[NodeId], named: list[tuple[NodeId, bytes]]
+    seq: Seq, operation: Operation, own: Changes, folded: Changes
 ) -> None:
-    data = codec.encode_log(operation, changed, named)
+    data = codec.encode_log(operation, *own, *folded)
 
-    assert codec.decode_log(seq, data) == LogRecord(seq, operation, tuple(changed), tuple(named))
+    assert codec.decode_log(seq, data) == LogRecord(seq, operation, *own, *folded)
     assert codec.log_time_ns(data) == operation.time_ns
 
 
@@ -106,11 +110,6 @@ def test_a_tag_comes_back_as_it_was(tag: Tag) -> None:
     assert codec.decode_tag(codec.encode_tag(tag)) == tag
 
 
-@given(locations)
-def test_a_location_comes_back_as_it_was(location: codec.BlobLocation) -> None:
-    assert codec.decode_blob_location(codec.encode_blob_location(location)) == location
-
-
 DECODERS: dict[str, Callable[[bytes], object]] = {
     "node": codec.decode_node,
     "log": lambda data: codec.decode_log(Seq(1), data),
@@ -118,7 +117,6 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "manifest": codec.decode_manifest,
     "xattrs": codec.decode_xattrs,
     "tag": codec.decode_tag,
-    "location": codec.decode_blob_location,
 }
 STATE = NodeState(
     attr=Attr(Kind.FILE, 0o644, 1000, 100, 1_700_000_000_123_456_789, -1, 5, 0),
@@ -144,14 +142,19 @@ OPERATION = Operation(
 )
 EXAMPLES = {
     "node": codec.encode_node(STATE),
-    "log": codec.encode_log(OPERATION, [NodeId(7)], [(NodeId(1), b"a"), (NodeId(2), b"b")]),
+    "log": codec.encode_log(
+        OPERATION,
+        [NodeId(7)],
+        [(NodeId(1), b"a"), (NodeId(2), b"b")],
+        [NodeId(8)],
+        [(NodeId(1), b"c")],
+    ),
     "time": codec.encode_log(OPERATION, [], []),
     "manifest": codec.encode_manifest(
         [Chunk(65536, BlobId(b"1" * 32)), Chunk(65536, None), Chunk(3, BlobId(b"2" * 32))]
     ),
     "xattrs": codec.encode_xattrs({b"user.a": b"1", b"user.b": b""}),
-    "tag": codec.encode_tag(Tag("v1", Seq(9), 17)),
-    "location": codec.encode_blob_location(codec.BlobLocation(1, 36, 10, 20, codec.ZSTD)),
+    "tag": codec.encode_tag(Tag("v1", Seq(9), 17, is_hold=True, expires_ns=18)),
 }
 
 
@@ -167,6 +170,7 @@ def decodes_or_is_corrupt(decode: Callable[[bytes], object], data: bytes) -> Non
 def test_any_bytes_decode_or_are_corrupt(record: str, data: bytes) -> None:
     decodes_or_is_corrupt(DECODERS[record], data)
     decodes_or_is_corrupt(DECODERS[record], b"\1" + data)
+    decodes_or_is_corrupt(DECODERS[record], b"\2" + data)
 
 
 @pytest.mark.parametrize("record", DECODERS)
@@ -191,7 +195,7 @@ def test_a_record_cut_anywhere_is_never_taken_for_the_whole(record: str) -> None
             continue
 
 
-@pytest.mark.parametrize("record", ["node", "log", "location"])
+@pytest.mark.parametrize("record", ["node", "log"])
 def test_bytes_behind_a_record_are_corrupt(record: str) -> None:
     with pytest.raises(CorruptError, match="need"):
         DECODERS[record](EXAMPLES[record] + b"\0")
@@ -200,7 +204,7 @@ def test_bytes_behind_a_record_are_corrupt(record: str) -> None:
 @pytest.mark.parametrize("record", [record for record in DECODERS if record != "time"])
 def test_a_record_of_another_format_is_corrupt(record: str) -> None:
     with pytest.raises(CorruptError):
-        DECODERS[record](b"\2" + EXAMPLES[record][1:])
+        DECODERS[record](b"\3" + EXAMPLES[record][1:])
 
 
 @pytest.mark.parametrize("record", DECODERS)
@@ -217,7 +221,7 @@ def test_a_node_with_content_and_a_short_name_is_compact() -> None:
 
 def test_the_bytes_of_a_node_are_those_of_the_format() -> None:
     assert EXAMPLES["node"].hex() == (
-        "0171" + "01a4" + "000003e8" + "00000064"
+        "0271" + "01a4" + "000003e8" + "00000064"
         "000000006553f100" + "075bcd15"
         "ffffffffffffffff" + "3b9ac9ff"
         "0000000000000005" + "0000000000000001"
@@ -227,14 +231,44 @@ def test_the_bytes_of_a_node_are_those_of_the_format() -> None:
 
 def test_the_bytes_of_a_log_record_are_those_of_the_format() -> None:
     assert EXAMPLES["log"].hex() == (
-        "010907" + "17979cfe3d85cd15" + "0000000c" + "000003e8"
+        "02090f" + "17979cfe3d85cd15" + "0000000c" + "000003e8"
         "0000000000000007" + "0000000000000001"
         "026d76" + "0161" + "0000000000000002" + "0162"
         "0000000000000003" + "0000000000000004"
         "02" + "0178" + "0179"
         "01" + "0000000000000007"
         "02" + "0000000000000001" + "0161" + "0000000000000002" + "0162"
+        "01" + "0000000000000008" + "01" + "0000000000000001" + "0163"
     )  # fmt: skip
+
+
+def test_the_bytes_of_a_tag_are_those_of_the_format() -> None:
+    assert EXAMPLES["tag"].hex() == "0203" + f"{9:016x}" + f"{17:016x}" + f"{18:016x}" + "7631"
+    assert codec.encode_tag(Tag("v1", Seq(9), 17)).hex() == "0200" + f"{9:016x}{17:016x}" + "7631"
+
+
+# ---- what format 1 had
+
+
+def test_a_node_of_format_1_is_read() -> None:
+    assert codec.decode_node(b"\1" + EXAMPLES["node"][1:]) == STATE
+
+
+def test_a_log_record_of_format_1_is_read() -> None:
+    data = codec.encode_log(OPERATION, [NodeId(7)], [(NodeId(1), b"a")])
+
+    assert codec.decode_log(Seq(1), b"\1" + data[1:]) == codec.decode_log(Seq(1), data)
+
+
+def test_a_log_record_of_format_1_has_nothing_folded() -> None:
+    with pytest.raises(CorruptError, match="log record 1 of format 1"):
+        codec.decode_log(Seq(1), b"\1" + EXAMPLES["log"][1:])
+
+
+def test_a_tag_of_format_1_is_read() -> None:
+    data = bytes.fromhex(f"01{9:016x}{17:016x}7631")
+
+    assert codec.decode_tag(data) == Tag("v1", Seq(9), 17)
 
 
 def test_the_bytes_of_a_manifest_are_those_of_the_format() -> None:
@@ -277,7 +311,7 @@ def test_a_log_record_cannot_claim_more_nodes_than_it_has_bytes() -> None:
 
 
 def test_a_number_that_never_ends_is_corrupt() -> None:
-    with pytest.raises(CorruptError, match="longer than 5 bytes"):
+    with pytest.raises(CorruptError, match="longer than 64 bits"):
         codec.decode_xattrs(b"\1" + b"\xff" * 20)
 
 
@@ -298,6 +332,26 @@ def test_a_manifest_flag_without_content_is_corrupt() -> None:
 
     with pytest.raises(CorruptError, match="no content"):
         codec.decode_node(bytes(data))
+
+
+def test_contents_that_were_forgotten_are_not_there() -> None:
+    data = bytearray(codec.encode_node(STATE))
+    data[1] |= 0x80
+
+    with pytest.raises(CorruptError, match="forgotten"):
+        codec.decode_node(bytes(data))
+
+
+def test_a_file_has_no_target() -> None:
+    state = replace(STATE, content=None, is_manifest=False, is_forgotten=True)
+
+    with pytest.raises(CorruptError, match="need"):
+        codec.decode_node(codec.encode_node(state) + b"target")
+
+
+def test_a_tag_with_flags_that_are_not_known_is_corrupt() -> None:
+    with pytest.raises(CorruptError, match="flags 4"):
+        codec.decode_tag(b"\2\4" + bytes(16) + b"name")
 
 
 def test_a_tag_that_is_not_utf8_is_corrupt() -> None:

@@ -52,7 +52,7 @@ def append(
 def add_file(store: Store, name: bytes, data: bytes) -> tuple[Seq, NodeId, BlobId]:
     """Commit a version that makes a file of one chunk; return version, node and content."""
     with store.write() as writer:
-        blob, _ = writer.put_blob(data)
+        blob, *_ = writer.put_blob(data)
         node = NodeId(max(writer.next_node(), 2))
         state = file_state(name, size=len(data), content=blob)
         return append(writer, {node: state}, {(ROOT, name): node}), node, blob

@@ -6,9 +6,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkfs.core.codec import PLAIN, ZSTD, BlobLocation
+from dkfs.core.location import BLOB_LIMIT, PLAIN, ZSTD, BlobLocation
 from dkfs.errors import CorruptError, StoreError, StoreFormatError
-from dkfs.store.blobs import BLOB_LIMIT, Encoder, decode, hash_function
+from dkfs.store.blobs import Encoder, decode, hash_function
 
 
 def location(length: int, *, encoding: int = ZSTD) -> BlobLocation:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dkfs.core import codec
+from dkfs.core.location import PLAIN, BlobLocation, encode_blob_location
 from dkfs.model.ids import ROOT, BlobId, NodeId, Seq
 from dkfs.model.node import Attr, Chunk, Kind, NodeState
 from dkfs.model.operation import OpKind, Tag
@@ -94,7 +95,7 @@ def test_a_missing_blob_is_found(store: Store) -> None:
 
 def test_contents_of_another_length_than_the_file_are_found(store: Store) -> None:
     with store.write() as writer:
-        blob, _ = writer.put_blob(b"four")
+        blob, *_ = writer.put_blob(b"four")
         append(writer, {9: file_state(size=5, content=blob)})
 
     assert damages(store) == [Damage("contents of 4 bytes, node 9 has 5", Seq(3), NodeId(9), blob)]
@@ -110,7 +111,7 @@ def test_contents_of_another_length_than_the_file_are_found(store: Store) -> Non
 )
 def test_a_wrong_manifest_is_found(store: Store, chunks: list[Chunk], message: str) -> None:
     with store.write() as writer:
-        blob, _ = writer.put_blob(codec.encode_manifest(chunks))
+        blob, *_ = writer.put_blob(codec.encode_manifest(chunks))
         append(writer, {9: file_state(size=10, content=blob, is_manifest=True)})
 
     assert damages(store) == [Damage(message, Seq(3), NodeId(9), blob)]
@@ -118,8 +119,8 @@ def test_a_wrong_manifest_is_found(store: Store, chunks: list[Chunk], message: s
 
 def test_a_chunk_of_another_length_than_its_blob_is_found(store: Store) -> None:
     with store.write() as writer:
-        part, _ = writer.put_blob(b"four")
-        blob, _ = writer.put_blob(codec.encode_manifest([Chunk(10, part)]))
+        part, *_ = writer.put_blob(b"four")
+        blob, *_ = writer.put_blob(codec.encode_manifest([Chunk(10, part)]))
         append(writer, {9: file_state(size=10, content=blob, is_manifest=True)})
 
     assert damages(store) == [
@@ -129,7 +130,7 @@ def test_a_chunk_of_another_length_than_its_blob_is_found(store: Store) -> None:
 
 def test_a_blob_that_should_be_a_manifest_and_is_not_is_found(store: Store) -> None:
     with store.write() as writer:
-        blob, _ = writer.put_blob(b"text")
+        blob, *_ = writer.put_blob(b"text")
         append(writer, {9: file_state(size=4, content=blob, is_manifest=True)})
 
     (damage,) = damages(store)
@@ -139,7 +140,7 @@ def test_a_blob_that_should_be_a_manifest_and_is_not_is_found(store: Store) -> N
 
 def test_xattrs_that_are_none_are_found(store: Store) -> None:
     with store.write() as writer:
-        blob, _ = writer.put_blob(b"text")
+        blob, *_ = writer.put_blob(b"text")
         append(writer, {9: file_state(xattrs=blob)})
 
     (damage,) = damages(store)
@@ -149,7 +150,7 @@ def test_xattrs_that_are_none_are_found(store: Store) -> None:
 
 def test_a_directory_with_contents_is_found(store: Store) -> None:
     with store.write() as writer:
-        blob, _ = writer.put_blob(b"four")
+        blob, *_ = writer.put_blob(b"four")
         attr = Attr(Kind.DIR, 0o755, 0, 0, 0, 0, 4, 0)
         state = NodeState(attr, ROOT, b"d", blob, is_manifest=False, target=b"t", xattrs=None)
         append(writer, {9: state})
@@ -191,9 +192,9 @@ def test_a_tag_of_a_version_that_is_not_there_is_found(store: Store) -> None:
 
 
 def test_a_blob_behind_the_end_of_its_segment_is_found(store: Store) -> None:
-    location = codec.BlobLocation(1, 100_000, 10, 10, codec.PLAIN)
+    location = BlobLocation(1, 100_000, 10, 10, PLAIN)
     with store.write() as writer:
-        put(writer, "blobs", MISSING, codec.encode_blob_location(location))
+        put(writer, "blobs", MISSING, encode_blob_location(location))
 
     assert damages(store) == [Damage(f"blob {MISSING.hex()} is behind the end of 1", blob=MISSING)]
 

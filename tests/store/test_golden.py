@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from dkfs.core import codec
+from dkfs.errors import StoreFormatError
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import Attr, Chunk, Kind, NodeState
 from dkfs.model.operation import NOBODY, Operation, OpKind, Origin, Tag
 from dkfs.store import Reader, Store
 from dkfs.store.check import check
-from tests.store.making import append, file_state
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 TIME_NS = 1_700_000_000_000_000_000
@@ -160,12 +160,14 @@ def test_the_contents_of_format_1_are_read(golden: Path) -> None:
         assert list(check(store, read_data=True)) == []
 
 
-def test_a_store_of_format_1_is_written_on(golden: Path) -> None:
-    with Store.open(golden, writable=True) as store:
-        with store.write() as writer:
-            assert writer.next_node() == 6
-            blob, _ = writer.put_blob(b"new")
-            state = file_state(b"new", size=3, content=blob)
-            assert append(writer, {6: state}, {(ROOT, b"new"): 6}, time_ns=TIME_NS + 90) == 10
+def test_a_store_of_format_1_is_not_written_before_it_is_migrated(golden: Path) -> None:
+    before = {path: path.read_bytes() for path in golden.rglob("*") if path.is_file()}
 
-        assert list(check(store, read_data=True)) == []
+    with pytest.raises(
+        StoreFormatError, match=r"has format 1: run `dkfs migrate --store .*` first"
+    ):
+        Store.open(golden, writable=True)
+
+    after = {path: path.read_bytes() for path in golden.rglob("*") if path.is_file()}
+    after.pop(golden / "index.lmdb-lock", None)
+    assert after == before

@@ -246,7 +246,7 @@ def damaged(path: Path) -> Iterator[Store]:
     """Open a store in which one row of each table has a flipped bit."""
     with Store.open(path, writable=True) as store:
         with store.write() as writer:
-            blob, _ = writer.put_blob(b"data")
+            blob, *_ = writer.put_blob(b"data")
             append(writer, {1: file_state(size=4, content=blob)}, {(1, b"f"): 1}, kind=OpKind.UNDO)
             writer.put_tag(Tag("t", Seq(1), TIME_NS))
             writer.set_clean(True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dkfs.core.codec import PLAIN
+from dkfs.core.location import PLAIN
 from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import BlobId
 from dkfs.store import Store
@@ -54,7 +54,7 @@ def test_a_full_segment_is_sealed_and_the_next_begun(tmp_path: Path) -> None:
     mark, _, magic, records, length = FOOTER.unpack(footer)
     assert (mark, magic) == (0xFFFFFFFF, b"dkfs-end")
     assert (records, length) == (7, full - FOOTER.size)
-    assert writer.tail == Tail(3, rest, 6)
+    assert writer.tail == Tail(3, rest, 6, 1)
 
 
 def test_what_was_not_kept_is_forgotten_with_its_segments(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_was_not_kept_is_forgotten_with_its_segments(tmp_path: Path) -> Non
     writer.forget()
 
     assert sizes(tmp_path) == before
-    assert writer.tail == Tail(1, before["00000001.seg"], 1)
+    assert writer.tail == Tail(1, before["00000001.seg"], 1, 1)
     writer.close()
 
 

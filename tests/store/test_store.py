@@ -237,9 +237,9 @@ def set_meta(path: Path, key: bytes, value: bytes) -> None:
 
 @pytest.mark.parametrize("writable", [True, False])
 def test_a_newer_format_is_refused(path: Path, *, writable: bool) -> None:
-    set_meta(path, b"format", (2).to_bytes(4, "big"))
+    set_meta(path, b"format", (3).to_bytes(4, "big"))
 
-    with pytest.raises(StoreFormatError, match=r"has format 2, this dkfs reads 1"):
+    with pytest.raises(StoreFormatError, match=r"has format 3, this dkfs reads 1 and 2"):
         Store.open(path, writable=writable)
 
 

@@ -40,7 +40,7 @@ def test_an_exception_aborts_everything(store: Store) -> None:
 
     def write_and_fail() -> None:
         with store.write() as writer:
-            blob, _ = writer.put_blob(b"x" * 5_000_000)
+            blob, *_ = writer.put_blob(b"x" * 5_000_000)
             append(writer, {2: file_state(size=5_000_000, content=blob)}, {(1, b"lost"): 2})
             writer.put_tag(Tag("lost", Seq(2), TIME_NS))
             writer.set_clean(True)
@@ -109,7 +109,7 @@ def test_a_store_that_is_open_for_reading_has_no_writer(path: Path) -> None:
 
 def test_a_writer_sees_what_it_wrote(store: Store) -> None:
     with store.write() as writer:
-        blob, _ = writer.put_blob(b"x" * 100_000)
+        blob, *_ = writer.put_blob(b"x" * 100_000)
         state = file_state(b"f", size=100_000, content=blob)
         append(writer, {7: state}, {(1, b"f"): 7})
         writer.put_tag(Tag("t", Seq(1), TIME_NS))
@@ -195,14 +195,14 @@ def test_node_ids_are_not_reused_after_opening_again(path: Path) -> None:
 
 def test_the_same_contents_are_stored_once(store: Store) -> None:
     with store.write() as writer:
-        first, added = writer.put_blob(b"same" * 1000)
+        first, added, _ = writer.put_blob(b"same" * 1000)
         again = writer.put_blob(b"same" * 1000)
     size = segment_bytes(store)
     with store.write() as writer:
         later = writer.put_blob(b"same" * 1000)
 
     assert added > 0
-    assert again == later == (first, 0)
+    assert again == later == (first, 0, None)
     assert segment_bytes(store) == size
 
 
@@ -212,7 +212,7 @@ def test_bytes_added_are_what_the_segment_grows_by(store: Store) -> None:
     before = segment_bytes(store)
 
     with store.write() as writer:
-        _, added = writer.put_blob(bytes(range(256)) * 10)
+        _, added, _ = writer.put_blob(bytes(range(256)) * 10)
 
     assert segment_bytes(store) - before == added
 
@@ -222,7 +222,7 @@ def test_blobs_of_every_size_come_back(store: Store, size: int) -> None:
     data = (b"0123456789abcdef" * (size // 16 + 1))[:size]
 
     with store.write() as writer:
-        blob, _ = writer.put_blob(data)
+        blob, *_ = writer.put_blob(data)
         assert writer.blob(blob) == data
 
     with store.read() as reader:
@@ -240,7 +240,7 @@ def test_a_damaged_blob_is_stored_again_when_it_comes_again(path: Path) -> None:
             reader.blob(blob)
 
         with store.write() as writer:
-            _, added = writer.put_blob(b"precious" * 100)
+            _, added, _ = writer.put_blob(b"precious" * 100)
 
         assert added > 0
         with store.read() as reader:
@@ -313,7 +313,7 @@ def test_a_failed_commit_of_the_index_leaves_the_store_usable(
 ) -> None:
     add_file(store, b"before", b"before")
     writer = store.write()
-    in_doubt, _ = writer.put_blob(b"in doubt" * 1000)
+    in_doubt, *_ = writer.put_blob(b"in doubt" * 1000)
     append(writer, time_ns=TIME_NS)
     failing = FailingTransaction(writer._txn, has_landed=has_landed)
     monkeypatch.setattr(writer, "_txn", failing)
@@ -344,11 +344,11 @@ def test_what_is_remembered_as_verified_is_bounded(
 
 def test_manifests_and_chunks_are_checked_with_their_file(store: Store) -> None:
     with store.write() as writer:
-        chunk, _ = writer.put_blob(b"x" * 65536)
-        manifest, _ = writer.put_blob(
+        chunk, *_ = writer.put_blob(b"x" * 65536)
+        manifest, *_ = writer.put_blob(
             codec.encode_manifest([Chunk(65536, chunk), Chunk(131072, None), Chunk(65536, chunk)])
         )
-        xattrs, _ = writer.put_blob(codec.encode_xattrs({b"user.a": b"1"}))
+        xattrs, *_ = writer.put_blob(codec.encode_xattrs({b"user.a": b"1"}))
         state = file_state(size=4 * 65536, content=manifest, is_manifest=True, xattrs=xattrs)
         append(writer, {1: state})
 
