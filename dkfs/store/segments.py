@@ -7,7 +7,7 @@ written again; what lies behind it is the rest of a transaction that never was, 
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,11 +108,15 @@ class SegmentReader:
 class SegmentWriter:
     """Appends records behind the tail; used by the one writer of a store, one transaction at a time."""
 
-    def __init__(self, directory: Path, uuid: bytes, tail: Tail, *, limit: int) -> None:
-        """Cut off what is behind *tail*; raises StoreError."""
+    def __init__(
+        self, directory: Path, uuid: bytes, tail: Tail, *, limit: int, known: Collection[int] = ()
+    ) -> None:
+        """Cut off what is behind *tail*, and remove segments that are not in *known*; raises StoreError."""
         self._directory = directory
         self._uuid = uuid
-        self._limit = limit
+        self.limit = limit
+        self._next = max(known, default=0) + 1  # the smallest number that no segment ever had
+        self._made: list[int] = []  # segments begun since the last keep()
         self._fd = -1
         self.kept = tail  # the tail as the index knows it
         self._segment, self._length, self._records = tail.segment, tail.length, tail.records
@@ -122,6 +126,10 @@ class SegmentWriter:
         self._unsynced: list[int] = []  # fds of files written since the last sync, newest last
         self._is_new_file = False
         self._is_abandoned = False
+        with self._failing("restored"):
+            for number, path in list_segments(directory):
+                if number != tail.segment and number not in known:
+                    path.unlink()
         self.restore(tail)
 
     @property
@@ -132,8 +140,8 @@ class SegmentWriter:
 
     def append(self, blob: BlobId, stored: bytes, *, encoding: int, length: int) -> BlobLocation:
         """Add a record, perhaps only to the buffer, and return where it is; raises StoreError."""
-        if self._length >= self._limit or self._fd < 0:
-            self._next_file()
+        if self._length >= self.limit or self._fd < 0:
+            self.roll()
         location = BlobLocation(self._segment, self._length, len(stored), length, encoding)
         checksum = _checksum(encoding, length, blob, stored)
         self._buffer += RECORD.pack(len(stored), checksum, encoding, length, blob)
@@ -169,9 +177,16 @@ class SegmentWriter:
         self._close_unsynced()
         self._is_new_file = False
 
+    def allocate(self) -> int:
+        """Return the number for a segment that is made by somebody else; nobody else gets it."""
+        number = max(self._next, self._segment + 1)
+        self._next = number + 1
+        return number
+
     def keep(self) -> None:
         """Take note that the index now knows the tail."""
         self.kept = self.tail
+        self._made = []
         self._txn = self.kept.txn
         self.touched = {}
 
@@ -197,9 +212,10 @@ class SegmentWriter:
         self._txn = tail.txn
         self.touched = {}
         with self._failing("restored"):
-            for number, path in list_segments(self._directory):
+            for number in self._made:
                 if number > tail.segment:
-                    path.unlink()
+                    segment_path(self._directory, number).unlink(missing_ok=True)
+            self._made = []
             self._open_tail()
 
     def close(self) -> None:
@@ -233,24 +249,25 @@ class SegmentWriter:
     def _touch(self) -> Touched:
         return self.touched.setdefault(self._segment, Touched())
 
-    def _next_file(self) -> None:
+    def roll(self) -> None:
+        """Seal the newest segment and begin another; raises StoreError."""
         if self._fd >= 0:
             self._seal()
         with self._failing("made"):
-            number = self._segment + 1
+            number = self.allocate()
+            self._made.append(number)
             path = segment_path(self._directory, number)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._fd = os.open(path, flags, 0o600)
             os.fchmod(self._fd, 0o600)  # the umask may have taken bits away
         self._segment, self._records = number, 0
         self._is_new_file = True
-        header = HEADER.pack(MAGIC, FORMAT, number, self._uuid)
-        self._buffer += header + crc32(header).to_bytes(4, "big")
+        self._buffer += header(number, self._uuid)
         self._length = HEADER_SIZE
+        self._touch().length = self._length
 
     def _seal(self) -> None:
-        body = _FOOTER_MAGIC + struct.pack(">QQ", self._records, self._length)
-        self._buffer += struct.pack(">II", _FOOTER_MARK, crc32(body)) + body
+        self._buffer += footer(self._records, self._length)
         self._length += FOOTER.size
         self._touch().length = self._length
         self.flush()
@@ -315,6 +332,18 @@ def list_segments(directory: Path) -> list[tuple[int, Path]]:
         for path in directory.iterdir()
         if path.suffix == ".seg" and path.stem.isdecimal()
     )
+
+
+def header(number: int, uuid: bytes) -> bytes:
+    """Return what segment *number* of the store *uuid* starts with."""
+    head = HEADER.pack(MAGIC, FORMAT, number, uuid)
+    return head + crc32(head).to_bytes(4, "big")
+
+
+def footer(records: int, length: int) -> bytes:
+    """Return what a segment of *records* in *length* bytes ends with when it is sealed."""
+    body = _FOOTER_MAGIC + struct.pack(">QQ", records, length)
+    return struct.pack(">II", _FOOTER_MARK, crc32(body)) + body
 
 
 def check_header(path: Path, number: int, uuid: bytes) -> None:

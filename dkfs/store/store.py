@@ -70,9 +70,11 @@ class Store:
         if lock is not None:
             with self.read() as reader:
                 tail = reader.tail()
-            self._write_side = WriteSide(
-                SegmentWriter(self._segments, self.uuid.bytes, tail, limit=segment_limit)
+                known = {number for number, _ in reader.segments()}
+            output = SegmentWriter(
+                self._segments, self.uuid.bytes, tail, limit=segment_limit, known=known
             )
+            self._write_side = WriteSide(output)
 
     @classmethod
     def create(cls, path: Path, *, hash_algo: HashAlgo = "blake3") -> None:
