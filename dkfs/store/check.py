@@ -6,7 +6,6 @@ dkfs/docs/format.md states.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from dkfs.core import codec
 from dkfs.core.location import decode_blob_location
@@ -14,22 +13,13 @@ from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
 from dkfs.model.operation import OpKind
+from dkfs.store.damage import Damage
 from dkfs.store.reader import Reader
 from dkfs.store.rows import NODE_KEY, SEQ, name_key, split_name_key, unseal
 from dkfs.store.segments import RECORD
 from dkfs.store.store import Store
 
 _MOVES = (OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO)
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """One thing that is wrong, and where."""
-
-    message: str
-    seq: Seq | None = None  # the version that it belongs to
-    node: NodeId | None = None
-    blob: BlobId | None = None
 
 
 def check(store: Store, *, read_data: bool) -> Iterator[Damage]:

@@ -1,0 +1,151 @@
+"""Records found in a segment file by looking at its bytes alone, past any damage.
+
+Every record that is yielded matches its checksum. Where none begins, the next place where one does is searched for:
+by its shape first, then by its checksum.
+"""
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+from zlib import crc32
+
+from dkfs.core.location import BLOB_LIMIT
+from dkfs.errors import StoreError
+from dkfs.model.ids import BlobId
+from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD
+
+_WINDOW: Final = 4 * 1024 * 1024  # bytes searched at once
+_LENGTH: Final = rb"[\x00-\x40].{3}"  # a u32 up to 1 GiB, and a little more
+# How a record can begin: stored length, CRC-32, encoding, plain length, id, then the stored bytes. Those of encodings
+# 1 and 16 are zstd frames and begin with the magic number, those of a delta with the number of its bases; a plain
+# record has the same length twice. The last is a footer.
+_SHAPE: Final = re.compile(
+    rb"(?s)(?=%(length)b.{4}[\x01\x10]%(length)b.{32}\x28\xb5\x2f\xfd"
+    rb"|%(length)b.{4}[\x02-\x05]%(length)b.{32}[\x01-\x08]"
+    rb"|(%(length)b).{4}\x00\1"
+    rb"|\xff{4}.{4}dkfs-end)" % {b"length": _LENGTH}
+)
+_CHECKED: Final = struct.Struct(">BI32s")  # what a record's checksum covers before the stored bytes
+_FOOTER_MARK: Final = 0xFFFF_FFFF
+_FOOTER_MAGIC: Final = b"dkfs-end"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record that is where it says and matches its checksum."""
+
+    blob: BlobId
+    segment: int
+    offset: int
+    encoding: int
+    length: int  # bytes, plain
+    stored: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes that are no record: damage, or the rest of a transaction that never was."""
+
+    segment: int
+    offset: int
+    end: int  # exclusive
+
+
+class Salvage:
+    """One segment file, open for looking; a context manager."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        """Open the segment *number* at *path*; raises StoreError."""
+        self.number = number
+        self._path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as exc:
+            raise StoreError(f"segment {path} cannot be read: {exc.strerror}") from exc
+        self.size = os.fstat(self._fd).st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def records(self, start: int = HEADER_SIZE, end: int | None = None) -> Iterator[Record | Gap]:
+        """Yield what there is from *start*, where a record should begin, to *end*, by default of the file."""
+        end = self.size if end is None else min(end, self.size)
+        offset = start
+        while offset < end:
+            found = self.record(offset)
+            if found is not None:
+                yield found
+                offset += RECORD.size + len(found.stored)
+            elif self._is_footer(offset):
+                offset += FOOTER.size
+            else:
+                after = min(self._next(offset), end)
+                yield Gap(self.number, offset, after)
+                offset = after
+
+    def record(self, offset: int) -> Record | None:
+        """Return the record at *offset*, None if none is there; raises StoreError."""
+        head = self._read(offset, RECORD.size)
+        if len(head) < RECORD.size:
+            return None
+        stored_length, crc, encoding, length, blob = RECORD.unpack(head)
+        if max(stored_length, length) > BLOB_LIMIT:
+            return None
+        if offset + RECORD.size + stored_length > self.size:
+            return None
+        stored = self._read(offset + RECORD.size, stored_length)
+        if len(stored) < stored_length or crc != crc32(
+            stored, crc32(_CHECKED.pack(encoding, length, blob))
+        ):
+            return None
+        return Record(BlobId(blob), self.number, offset, encoding, length, stored)
+
+    def _is_footer(self, offset: int) -> bool:
+        data = self._read(offset, FOOTER.size)
+        if len(data) < FOOTER.size:
+            return False
+        mark, crc, magic, _, length = FOOTER.unpack(data)
+        return (mark, magic, length) == (_FOOTER_MARK, _FOOTER_MAGIC, offset) and crc == crc32(
+            data[8:]
+        )
+
+    def _next(self, offset: int) -> int:
+        """Return where the next record or footer behind *offset* begins; the end if there is none."""
+        head = self._read(offset, RECORD.size)
+        if len(head) == RECORD.size:
+            # If only the stored bytes are damaged, the next record is where it should be.
+            after: int = offset + RECORD.size + RECORD.unpack(head)[0]
+            if after == self.size or self._begins(after):
+                return after
+        start = offset + 1
+        while start < self.size:
+            window = self._read(start, _WINDOW + RECORD.size + 4)
+            for match in _SHAPE.finditer(window, 0):
+                if match.start() < _WINDOW and self._begins(start + match.start()):
+                    return start + match.start()
+            start += _WINDOW
+        return self.size
+
+    def _begins(self, offset: int) -> bool:
+        return self._is_footer(offset) or self.record(offset) is not None
+
+    def _read(self, offset: int, length: int) -> bytes:
+        try:
+            data = os.pread(self._fd, length, offset)
+            while 0 < len(data) < length:  # one call reads at most 2 GiB, and may be interrupted
+                more = os.pread(self._fd, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as exc:
+            raise StoreError(
+                f"segment {self._path} cannot be read at {offset}: {exc.strerror}"
+            ) from exc
+        return data
