@@ -63,6 +63,7 @@ class WriteSide:
     mutex: threading.Lock = field(default_factory=threading.Lock)  # held by the Writer
     verified: set[BlobId] = field(default_factory=set)
     last_time_ns: int | None = None  # time of the newest operation; None: not known yet
+    touched: set[BlobId] | None = None  # what puts rely on since a collection began; None: none is
     is_uncertain: bool = False  # a commit failed, and only the index knows what the tail is
 
 
@@ -147,13 +148,15 @@ class Writer(Reader):
         self._last = seq
         self._last_time_ns = operation.time_ns
 
-    def put_blob(self, data: bytes, *, like: Like | None = None) -> Put:  # noqa: ARG002 - a hint
+    def put_blob(self, data: bytes, *, like: Like | None = None) -> Put:
         """Store *data* unless it is there, and sound; raises StoreError.
 
         *like* says what it resembles: it may be stored as a difference to that.
         """
         side = self._side
         blob = BlobId(self._blobs.hash_data(data))
+        if side.touched is not None:
+            side.touched.update((blob,) if like is None else (blob, *like.bases))
         if self._get("blobs", blob) is not None and self._is_sound(blob):
             return Put(blob, 0, None)
         encoding, stored = side.encoder.encode(data)
