@@ -109,6 +109,14 @@ class Reader:
         for key, data in self._range("log", SEQ.pack(first), SEQ.pack(last), reverse=reverse):
             yield codec.decode_log(Seq(int.from_bytes(key, "big")), data)
 
+    def versions(
+        self, first: Seq = Seq(1), last: Seq | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[Seq, int]]:
+        """Yield the versions that are there with their times, without the rest of their records."""
+        start, end = SEQ.pack(first), SEQ.pack(self.last if last is None else last)
+        for key, data in self._range("log", start, end, reverse=reverse):
+            yield Seq(int.from_bytes(key, "big")), codec.log_time_ns(data)
+
     def node(self, node: NodeId, at: Seq) -> NodeState | None:
         """Return the state of *node* as of *at*, None before its first; raises CorruptError."""
         found = self.node_seq(node, at)
