@@ -31,6 +31,7 @@ _MAGIC: Final = 0xBEEFC0DE
 _META_HEAD: Final = struct.Struct("=16xII8x8xI")
 _META_TAIL: Final = struct.Struct("=QQ")
 _META_TAIL_OFFSET: Final = 136
+_META_PAGES: Final = 2
 _VERIFY_ATTEMPTS: Final = 5  # a live writer may commit while the file is being verified
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,30 @@ class Index:
         except OSError as exc:
             # Then the next opening looks at every page instead.
             log.warning("index %s cannot grow: %s", self.path, exc.strerror)
+
+    def oldest_reader(self) -> int | None:
+        """Return the oldest transaction of which any process has a view open, None if there is none."""
+        try:
+            self._env.reader_check()  # who was killed reads no more
+            table = self._env.readers()
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+        # A heading, then pid, thread and transaction of each that may read; "-" for one that does not just now.
+        fields = (line.split() for line in table.splitlines()[1:])
+        return min(
+            (int(field[2]) for field in fields if field[2:] and field[2] != "-"), default=None
+        )
+
+    def used_bytes(self) -> int:
+        """Return how many bytes the index would have without its free pages; raises StoreError."""
+        env = self._env
+        try:
+            with env.begin() as txn:
+                stats = [env.stat(), *(txn.stat(db=table) for table in self.tables.values())]
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+        pages = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
+        return (pages + _META_PAGES) * int(stats[0]["psize"])
 
     def close(self) -> None:
         """Close the environment."""

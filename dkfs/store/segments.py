@@ -19,6 +19,7 @@ from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import BlobId
 
 SEGMENTS_NAME: Final = "segments"
+UNFINISHED: Final = ".new"  # ends the name of a segment that is being made beside the writer
 SEGMENT_LIMIT: Final = 256 * 1024 * 1024  # bytes; a segment is sealed when it has this many
 
 FORMAT: Final = 2
@@ -32,6 +33,7 @@ _FOOTER_MARK: Final = 0xFFFF_FFFF
 _FOOTER_MAGIC: Final = b"dkfs-end"
 
 _BUFFER_LIMIT: Final = 1024 * 1024  # bytes held back before they are written
+_LARGE: Final = 1024 * 1024  # bytes of a record
 _CACHED_FDS: Final = 64
 
 log = logging.getLogger(__name__)
@@ -67,9 +69,26 @@ class SegmentReader:
 
         They are compared with the record's checksum only if *strict*: what they decode to is hashed anyway.
         """
-        need = RECORD.size + location.stored_length
+        record, checksum = self._record(location, blob, location.stored_length)
+        stored = record[RECORD.size :]
+        if strict and checksum != _checksum(location.encoding, location.length, blob, stored):
+            raise damaged(blob, location, "the record does not match its checksum")
+        return stored
+
+    def read_head(self, location: BlobLocation, blob: BlobId, length: int) -> bytes:
+        """Return the first *length* of the stored bytes, or all; raises CorruptError, StoreError."""
+        record, _ = self._record(location, blob, min(length, location.stored_length))
+        return record[RECORD.size :]
+
+    def _record(self, location: BlobLocation, blob: BlobId, length: int) -> tuple[bytes, int]:
+        """Return the record's header with *length* stored bytes, and its checksum."""
+        need = RECORD.size + length
         try:
-            record = os.pread(self._file(location.segment).fd, need, location.offset)
+            file = self._file(location.segment)
+            # A row that asks for more than there is must not make the memory for it.
+            if need > _LARGE and location.offset + need > os.fstat(file.fd).st_size:
+                raise damaged(blob, location, f"the segment has no {need} bytes left")
+            record = os.pread(file.fd, need, location.offset)
         except FileNotFoundError:
             raise damaged(blob, location, "the segment is missing") from None
         except OSError as exc:
@@ -78,18 +97,15 @@ class SegmentReader:
             ) from exc
         if len(record) != need:
             raise damaged(blob, location, f"{len(record)} bytes left, need {need}")
-        stored_length, checksum, encoding, length, found = RECORD.unpack_from(record)
-        if (stored_length, encoding, length, found) != (
+        stored_length, checksum, encoding, plain_length, found = RECORD.unpack_from(record)
+        if (stored_length, encoding, plain_length, found) != (
             location.stored_length,
             location.encoding,
             location.length,
             blob,
         ):
             raise damaged(blob, location, "the record's header is not that of the blob")
-        stored = record[RECORD.size :]
-        if strict and checksum != _checksum(encoding, length, blob, stored):
-            raise damaged(blob, location, "the record does not match its checksum")
-        return stored
+        return record, checksum
 
     def close(self) -> None:
         """Close every file."""
@@ -130,6 +146,8 @@ class SegmentWriter:
             for number, path in list_segments(directory):
                 if number != tail.segment and number not in known:
                     path.unlink()
+            for path in directory.glob(f"*{UNFINISHED}"):
+                path.unlink()
         self.restore(tail)
 
     @property
@@ -143,9 +161,7 @@ class SegmentWriter:
         if self._length >= self.limit or self._fd < 0:
             self.roll()
         location = BlobLocation(self._segment, self._length, len(stored), length, encoding)
-        checksum = _checksum(encoding, length, blob, stored)
-        self._buffer += RECORD.pack(len(stored), checksum, encoding, length, blob)
-        self._buffer += stored
+        self._buffer += record(blob, stored, encoding=encoding, length=length)
         self._length += RECORD.size + len(stored)
         self._records += 1
         touched = self.touched.get(self._segment) or self._touch()
@@ -344,6 +360,12 @@ def footer(records: int, length: int) -> bytes:
     """Return what a segment of *records* in *length* bytes ends with when it is sealed."""
     body = _FOOTER_MAGIC + struct.pack(">QQ", records, length)
     return struct.pack(">II", _FOOTER_MARK, crc32(body)) + body
+
+
+def record(blob: BlobId, stored: bytes, *, encoding: int, length: int) -> bytes:
+    """Return the record of *blob*, *length* bytes when plain."""
+    checksum = _checksum(encoding, length, blob, stored)
+    return RECORD.pack(len(stored), checksum, encoding, length, blob) + stored
 
 
 def check_header(path: Path, number: int, uuid: bytes) -> None:
