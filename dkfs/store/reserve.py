@@ -1,0 +1,97 @@
+"""The reserve: room on the disk that is kept for the moment when there is none left.
+
+Forgetting and collecting write before they can give anything back.  The file STORE/reserve is given up when the disk is
+full in the middle of that, and taken again afterwards.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+from dkfs.errors import StoreError
+
+RESERVE_NAME: Final = "reserve"
+RESERVE_SIZE: Final = 16 * 1024 * 1024  # bytes, by default
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Reserve:
+    """The reserve of one store that is open for writing; used by one thread at a time."""
+
+    def __init__(self, store: Path, size: int) -> None:
+        """Keep *size* bytes in reserve once take() is called; with 0 none."""
+        self._path = store / RESERVE_NAME
+        self._size = size
+
+    @property
+    def held(self) -> int:
+        """How many bytes are in reserve now."""
+        try:
+            return self._path.stat().st_blocks * 512
+        except OSError:
+            return 0
+
+    def take(self) -> bool:
+        """Make the reserve what it should be; return whether it is. A full disk is no error."""
+        try:
+            if not self._size:
+                self._path.unlink(missing_ok=True)
+                return True
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(self._path, flags, 0o600)
+        except OSError as exc:
+            log.warning("no reserve at %s: %s", self._path, exc.strerror)
+            return False
+        try:
+            os.fchmod(fd, 0o600)  # the umask may have taken bits away
+            os.ftruncate(fd, self._size)
+            os.posix_fallocate(fd, 0, self._size)
+        except OSError as exc:
+            os.ftruncate(fd, 0)  # a part of it would be missing from the disk for nothing
+            log.warning("no reserve at %s: %s", self._path, exc.strerror)
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def give_up(self) -> bool:
+        """Give the room back to the disk; return whether there was any."""
+        held = self.held
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        if held:
+            log.info("the disk is full: %d bytes that were in reserve are used", held)
+        return held > 0
+
+    @contextmanager
+    def spent(self) -> Iterator[Callable[[Callable[[], T]], T]]:
+        """Yield a function that runs a piece of work, again with the reserve given up if the disk is full.
+
+        The piece must be one that changes nothing when it fails. At the end of the block the reserve is taken again.
+        """
+        given_up = False
+
+        def attempt(work: Callable[[], T]) -> T:
+            nonlocal given_up
+            try:
+                return work()
+            except (StoreError, OSError) as exc:
+                if exc.errno != errno.ENOSPC or not self.give_up():
+                    raise
+                given_up = True
+                return work()
+
+        try:
+            yield attempt
+        finally:
+            if given_up:
+                self.take()
