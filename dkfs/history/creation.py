@@ -1,7 +1,9 @@
 """Makes one node in a real directory from its state in the history."""
 
+import errno
 import os
 import stat
+from collections.abc import Mapping
 
 from dkfs.errors import CorruptError
 from dkfs.history import content, fileout
@@ -20,20 +22,29 @@ _TYPES = {
 
 
 def create(
-    reader: Reader, state: NodeState, name: bytes, dir_fd: int, *, sync: bool = False
+    reader: Reader,
+    state: NodeState,
+    name: bytes,
+    dir_fd: int,
+    *,
+    sync: bool = False,
+    xattrs: Mapping[bytes, bytes] | None = None,
+    fresh: bool = True,
 ) -> tuple[int, list[str]]:
     """Make *name* in *dir_fd*, anything but a directory, complete with metadata; it must not be there.
 
+    *xattrs*: instead of those of *state*.  Not *fresh*: the directory may have a default ACL.
     Return the bytes written and what was refused.  Raises CorruptError, PermissionError (a device without privilege)
     and OSError; nothing is left then.
     """
-    xattrs = content.xattrs(reader, state)
+    if xattrs is None:
+        xattrs = content.xattrs(reader, state)
     kind = state.attr.kind
     if kind is Kind.FILE:
         fd = os.open(name, _NEW, _PRIVATE, dir_fd=dir_fd)
         try:
             written = fileout.write_new(fd, reader, state) if state.attr.size else 0
-            problems = settle(fd, state, xattrs, fresh=True)
+            problems = settle(fd, state, xattrs, fresh=fresh)
             if sync:
                 os.fsync(fd)
         except BaseException:
@@ -50,7 +61,19 @@ def create(
         os.mknod(name, _TYPES[kind] | _PRIVATE, device=state.attr.rdev, dir_fd=dir_fd)
     try:
         with held(name, dir_fd) as path:
-            return 0, settle(path, state, xattrs, fresh=True)
+            _check_made(path, name, state)
+            return 0, settle(path, state, xattrs, fresh=fresh)
     except BaseException:
         os.unlink(name, dir_fd=dir_fd)
         raise
+
+
+def _check_made(path: bytes, name: bytes, state: NodeState) -> None:
+    """Raise PermissionError if what *path* leads to is not what was just made.
+
+    Whoever may write to the directory could have put another file's name there, whose owner would be changed.
+    """
+    status = os.stat(path)
+    kind = stat.S_IFLNK if state.attr.kind is Kind.SYMLINK else _TYPES[state.attr.kind]
+    if stat.S_IFMT(status.st_mode) != kind or status.st_nlink != 1:
+        raise PermissionError(errno.EPERM, "changed by another process while it was made", name)

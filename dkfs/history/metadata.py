@@ -79,6 +79,26 @@ def read_xattrs(path: Handle, *, follow: bool = True) -> dict[bytes, bytes]:
     return found
 
 
+def is_settled(
+    name: bytes,
+    dir_fd: int,
+    status: os.stat_result,
+    *,
+    state: NodeState,
+    xattrs: Mapping[bytes, bytes],
+) -> bool:
+    """Return whether *name* in *dir_fd*, of which lstat(2) told *status*, has what settle() would give it."""
+    attr = state.attr
+    if (status.st_uid, status.st_gid, status.st_mtime_ns) != (attr.uid, attr.gid, attr.mtime_ns):
+        return False
+    if attr.kind is not Kind.SYMLINK and status.st_mode & 0o7777 != attr.mode:
+        return False
+    if not has_xattrs(name, dir_fd):
+        return not xattrs
+    there = read_xattrs(path_in(name, dir_fd), follow=False)
+    return {n: v for n, v in there.items() if n in xattrs or n not in _KEPT_XATTRS} == xattrs
+
+
 def settle(
     handle: Handle, state: NodeState, xattrs: Mapping[bytes, bytes], *, fresh: bool
 ) -> list[str]:

@@ -18,6 +18,9 @@ class Result:
     problems: tuple[str, ...] = ()  # for people: one line each, path first
     damaged: int = 0  # how many of the problems are damage in the store
     failed: frozenset[NodeId] = frozenset()  # nodes that stayed as they were; see Plan.without()
+    kept: int = 0  # files that were there and were to stay
+    left_out: tuple[str, ...] = ()  # for people: what is not made unless it is asked for
+    verified: int = 0  # files that were read again
 
 
 class Tally:
@@ -25,8 +28,9 @@ class Tally:
 
     def __init__(self) -> None:
         self.created = self.removed = self.rewritten = self.attributes = self.bytes_written = 0
-        self.damaged = 0
+        self.damaged = self.kept = self.verified = 0
         self.problems: list[str] = []
+        self.left_out: list[str] = []
         self.failed: set[NodeId] = set()
 
     def result(self) -> Result:
@@ -40,6 +44,9 @@ class Tally:
             tuple(self.problems),
             self.damaged,
             frozenset(self.failed),
+            self.kept,
+            tuple(self.left_out),
+            self.verified,
         )
 
     def problem(self, exc: CorruptError | OSError) -> str:

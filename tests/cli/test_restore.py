@@ -53,7 +53,11 @@ def test_a_dry_run_says_what_the_real_run_does_and_makes_nothing(
 ) -> None:
     words = ("restore", "4", "--target", tmp_path / "out", "--json", "--store", store)
 
-    (planned,) = dkfs(*words, "-n").messages
+    *named, planned = dkfs(*words, "-n").messages
+    assert named == [
+        {"message_type": "restore", "action": "make", "path": "etc"},
+        {"message_type": "restore", "action": "make", "path": "etc/app.conf"},
+    ]
     assert not (tmp_path / "out").exists()
     (done,) = dkfs(*words).messages
 
