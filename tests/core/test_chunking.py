@@ -1,0 +1,422 @@
+"""Cutting: by content, the same around a few changes as from scratch, and at a cost that follows the changes."""
+
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkfs.core.chunking import KIB, MIB, PATIENCE, PIECE, Chunking, Cut, cut, recut
+from dkfs.errors import UsageError
+from dkfs.model.ids import BlobId
+from dkfs.model.node import Chunk
+
+SMALL = Chunking(minimum=64, average=256, maximum=1024, threshold=300)
+DEFAULT = Chunking()
+GRID = Chunking(enabled=False)
+Range = tuple[int, int]
+
+
+class Bytes:
+    """A source in memory that counts what is read of it, and knows of holes if told to."""
+
+    def __init__(self, data: bytes, *, knows_holes: bool = False) -> None:
+        self.data = data
+        self.size = len(data)
+        self.knows_holes = knows_holes
+        self.bytes_read = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        assert 0 <= offset < offset + length <= self.size
+        self.bytes_read += length
+        return self.data[offset : offset + length]
+
+    def hole_end(self, offset: int) -> int:
+        if not self.knows_holes:
+            return offset
+        rest = self.data[offset:]
+        return self.size - len(rest.lstrip(b"\0"))
+
+
+class Generated:
+    """A source of any size whose blocks are made when they are read; some were written since."""
+
+    BLOCK = 4096
+
+    def __init__(self, size: int, written: Iterable[int] = ()) -> None:
+        self.size = size
+        self.written = frozenset(written)
+        self.bytes_read = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        assert 0 <= offset < offset + length <= self.size
+        self.bytes_read += length
+        first, last = offset // self.BLOCK, (offset + length - 1) // self.BLOCK
+        data = b"".join(self._block(number) for number in range(first, last + 1))
+        start = offset - first * self.BLOCK
+        return data[start : start + length]
+
+    def hole_end(self, offset: int) -> int:
+        return offset
+
+    def _block(self, number: int) -> bytes:
+        return Random(-number if number in self.written else number + 1).randbytes(self.BLOCK)
+
+
+class Chunks:
+    """The chunks of a version: what cut() gave, with holes joined."""
+
+    def __init__(self, pieces: Iterable[tuple[int, bytes | None]]) -> None:
+        self.chunks: list[tuple[int, Chunk]] = []
+        self.size = 0
+        for length, data in pieces:
+            blob = None if data is None else BlobId(blake2b(data, digest_size=32).digest())
+            if blob is None and self.chunks and self.chunks[-1][1].blob is None:
+                start, before = self.chunks[-1]
+                self.chunks[-1] = (start, Chunk(before.length + length, None))
+            else:
+                self.chunks.append((self.size, Chunk(length, blob)))
+            self.size += length
+
+    def chunk_at(self, offset: int) -> tuple[int, Chunk]:
+        assert 0 <= offset < self.size
+        return next((s, c) for s, c in self.chunks if s <= offset < s + c.length)
+
+
+class Endless:
+    """The chunks of a Generated version, each found when asked for: a stand-in for a manifest."""
+
+    def __init__(self, source: Generated, *, near: int) -> None:
+        self.size = source.size
+        self.known = Chunks(
+            (each.length, each.data) for each in _some(source, near, count=400) if each.data
+        )
+        self.start = near
+
+    def chunk_at(self, offset: int) -> tuple[int, Chunk]:
+        start, chunk = self.known.chunk_at(offset - self.start)
+        return start + self.start, chunk
+
+
+def _some(source: Generated, start: int, *, count: int) -> Iterator[Cut]:
+    for each, _ in zip(cut(source, start, DEFAULT), range(count), strict=False):
+        yield each
+
+
+def cut_all(source: Bytes, chunking: Chunking) -> Chunks:
+    pieces = list(cut(source, 0, chunking))
+    assert [each.offset for each in pieces] == [
+        sum(each.length for each in pieces[:i]) for i in range(len(pieces))
+    ]
+    assert all(source.data[o : o + n] == (d or bytes(n)) for o, n, d in pieces)
+    return Chunks((each.length, each.data) for each in pieces)
+
+
+def recut_all(
+    source: Bytes,
+    old: Chunks,
+    old_data: bytes,
+    dirty: list[Range],
+    chunking: Chunking,
+    *,
+    patience: int = PATIENCE,
+) -> Chunks:
+    """Return the chunks after a recut: fresh ones, and between them the old ones."""
+    pieces: list[tuple[int, bytes | None]] = []
+    position = 0
+
+    def keep(end: int) -> None:
+        nonlocal position
+        while position < end:
+            start, chunk = old.chunk_at(position)
+            stop = min(start + chunk.length, end)
+            assert chunk.blob is None or (start, start + chunk.length) == (position, stop)
+            pieces.append((stop - position, None if chunk.blob is None else old_data[start:stop]))
+            position = stop
+
+    for stretch in recut(source, old, dirty, chunking, patience=patience):
+        keep(stretch.start)
+        assert position == stretch.start
+        for offset, length, data in stretch:
+            assert offset == position
+            assert data is None or len(data) == length
+            pieces.append((length, data))
+            position += length
+        assert position == stretch.end or (position, stretch.end) == (source.size, old.size)
+        position = stretch.end
+    keep(old.size)
+    assert b"".join(bytes(n) if d is None else d for n, d in pieces) == source.data
+    return Chunks(pieces)
+
+
+def some_bytes(rng: Random, length: int) -> bytes:
+    """Return bytes as files have them: random ones, zeros, and repetitions."""
+    out = b""
+    while len(out) < length:
+        n = rng.choice((1, 10, 300, 2000, 9000))
+        kind = rng.randrange(6)
+        if kind < 3:
+            out += rng.randbytes(n)
+        elif kind < 5:
+            out += bytes(n)
+        else:
+            out += rng.randbytes(rng.choice((1, 7))) * (n // 7 + 1)
+    return out[:length]
+
+
+def edit(rng: Random, data: bytes) -> tuple[bytes, list[Range]]:
+    """Return *data* after some writes and perhaps another size, and where it was written."""
+    new = bytearray(data)
+    for _ in range(rng.choice((0, 0, 1))):
+        size = rng.choice((0, 1, 299, 300, 301, len(new) - 1, len(new) + 1, rng.randrange(60_000)))
+        if size < len(new):
+            del new[max(size, 0) :]
+        else:
+            new += bytes(size - len(new))
+    dirty: list[Range] = []
+    for _ in range(rng.choice((0, 1, 1, 2, 5))):
+        start = rng.randrange(len(new) + 2)
+        patch = some_bytes(rng, rng.choice((1, 2, 64, 300, 5000)))
+        if start > len(new):
+            new += bytes(start - len(new))
+        new[start : start + len(patch)] = patch
+        dirty.append((start, start + len(patch)))
+    if len(new) > len(data):
+        # A file that grew without being written there has zeros: the recorder need not be told.
+        dirty = [each for each in dirty if rng.random() < 0.5 or each[0] < len(data)]
+    joined: list[Range] = []
+    for start, end in sorted(dirty):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return bytes(new), joined
+
+
+@given(seed=st.integers(0, 2**40), knows=st.booleans())
+def test_a_recut_gives_what_cutting_from_scratch_gives(seed: int, *, knows: bool) -> None:
+    rng = Random(seed)
+    data = some_bytes(rng, rng.choice((0, 1, 299, 300, 301, 1000, 20_000, 50_000)))
+    chunks = cut_all(Bytes(data), SMALL)
+    for _ in range(4):
+        new, dirty = edit(rng, data)
+        source = Bytes(new, knows_holes=knows)
+
+        fresh = recut_all(source, chunks, data, dirty, SMALL, patience=1 << 40)
+
+        data, chunks = new, cut_all(Bytes(new), SMALL)
+        assert fresh.chunks == chunks.chunks
+
+
+@given(seed=st.integers(0, 2**40), knows=st.booleans())
+def test_a_recut_that_may_give_up_gives_the_right_bytes(seed: int, *, knows: bool) -> None:
+    rng = Random(seed)
+    data = some_bytes(rng, 50_000)
+    chunks = cut_all(Bytes(data), SMALL)
+    for _ in range(6):
+        new, dirty = edit(rng, data)
+        # The bytes are compared in there.
+        chunks = recut_all(Bytes(new, knows_holes=knows), chunks, data, dirty, SMALL)
+        data = new
+
+
+@given(st.integers(0, 2**40))
+def test_known_holes_are_cut_as_if_their_zeros_had_been_read(seed: int) -> None:
+    data = some_bytes(Random(seed), 40_000)
+    known = Bytes(data, knows_holes=True)
+
+    assert cut_all(known, SMALL).chunks == cut_all(Bytes(data), SMALL).chunks
+
+
+@pytest.mark.parametrize("average", [256, 512, 1024, 4096, 65536, MIB, 4 * MIB])
+@pytest.mark.parametrize("margin", [64, 192])
+def test_zeros_are_cut_at_the_maximum_and_nowhere_else(average: int, margin: int) -> None:
+    chunking = Chunking(
+        minimum=min(average - margin, MIB), average=average, maximum=4 * average, threshold=0
+    )
+
+    lengths = [each.length for each in cut(Bytes(bytes(13 * average)), 0, chunking)]
+
+    assert lengths == [4 * average] * 3 + [average]
+
+
+def test_the_same_bytes_elsewhere_are_cut_the_same() -> None:
+    rng = Random(1)
+    data = rng.randbytes(3 * MIB)
+    at = rng.randrange(MIB)
+
+    before = cut_all(Bytes(data), DEFAULT).chunks
+    after = cut_all(Bytes(data[:at] + b"a hundred" + data[at:]), DEFAULT).chunks
+
+    blobs = {chunk.blob for _, chunk in before}
+    assert sum(chunk.blob not in blobs for _, chunk in after) <= 2
+
+
+def test_chunks_are_as_long_as_they_are_said_to_be() -> None:
+    lengths = [each.length for each in cut(Bytes(Random(2).randbytes(10 * MIB)), 0, DEFAULT)]
+
+    assert min(lengths[:-1]) >= 16 * KIB
+    assert max(lengths) <= 256 * KIB
+    assert 50 * KIB < sum(lengths) / len(lengths) < 100 * KIB
+
+
+@pytest.mark.parametrize("size", [1, 300, 301])
+def test_a_file_up_to_the_threshold_is_one_chunk(size: int) -> None:
+    source = Bytes(bytes([1]) + Random(3).randbytes(size - 1))
+
+    assert (len(list(cut(source, 0, SMALL))) == 1) == (size <= 300)
+
+
+def test_an_empty_file_has_no_chunks() -> None:
+    assert list(cut(Bytes(b""), 0, DEFAULT)) == []
+    assert list(recut(Bytes(b""), Chunks([]), [], DEFAULT)) == []
+
+
+def test_what_was_truncated_to_nothing_is_replaced_by_nothing() -> None:
+    (stretch,) = recut(Bytes(b""), Chunks([(5000, b"a" * 5000)]), [], SMALL)
+
+    assert (stretch.start, stretch.end, list(stretch)) == (0, 5000, [])
+
+
+def test_what_did_not_change_is_not_read() -> None:
+    source = Bytes(Random(4).randbytes(50_000))
+    old = cut_all(source, SMALL)
+    source.bytes_read = 0
+
+    assert list(recut(source, old, [], SMALL)) == []
+    assert list(recut(source, old, [(60_000, 70_000)], SMALL)) == []  # it was truncated again
+    assert source.bytes_read == 0
+
+
+def test_a_hole_of_an_exbibyte_is_not_read() -> None:
+    class Sparse(Bytes):
+        def __init__(self) -> None:
+            super().__init__(Random(5).randbytes(100_000))
+            self.size = 1 << 60
+
+        def hole_end(self, offset: int) -> int:
+            return self.size if offset >= len(self.data) else offset
+
+        def read(self, offset: int, length: int) -> bytes:
+            return super().read(offset, length).ljust(length, b"\0")
+
+    source = Sparse()
+    pieces = list(cut(source, 0, SMALL))
+
+    assert sum(each.length for each in pieces) == 1 << 60
+    assert len(pieces) < 2000
+    assert source.bytes_read <= 100_000 + 2 * MIB
+
+
+def test_reading_goes_about_a_mebibyte_ahead() -> None:
+    source = Generated(1 << 34)
+
+    pieces = cut(source, 0, DEFAULT)
+    next(pieces)
+    assert source.bytes_read == MIB
+    for each in pieces:
+        assert source.bytes_read <= each.offset + each.length + MIB
+        if each.offset > 4 * MIB:
+            break
+
+
+def test_a_small_write_reads_as_much_of_a_large_file_as_of_a_small_one() -> None:
+    read = []
+    for size in (10 * MIB, 10 * 1024 * MIB):
+        total = 0
+        for place in (0.0, 0.3, 0.5, 0.8, 0.999):
+            block = int(place * size) // 4096
+            old = Endless(Generated(size), near=max(block * 4096 - 2 * MIB, 0))
+            source = Generated(size, written={block})
+
+            stretches = recut(source, old, [(block * 4096, (block + 1) * 4096)], DEFAULT)
+
+            assert [len(list(stretch)) for stretch in stretches] in ([1], [2], [3])
+            total += source.bytes_read
+        read.append(total)
+
+    assert max(read) <= 3 * min(read)
+    assert max(read) <= 5 * 256 * KIB
+
+
+def test_a_recut_that_finds_no_old_boundary_gives_up_at_one() -> None:
+    rng = Random(6)
+    data = rng.randbytes(400_000)
+    lengths = [1000] * 400  # boundaries that cutting would never find again
+    starts = [i * 1000 for i in range(400)]
+    old = Chunks((n, data[s : s + n]) for s, n in zip(starts, lengths, strict=True))
+    new = data[:100_500] + b"new" + data[100_503:]
+    source = Bytes(new)
+
+    (stretch,) = [(s, list(s)) for s in recut(source, old, [(100_500, 100_503)], SMALL)]
+
+    assert stretch[0].start == 100_000
+    assert stretch[0].end % 1000 == 0
+    assert 100_503 + 4 * 1024 <= stretch[0].end <= 100_503 + 4 * 1024 + 2048
+    assert b"".join(each.data or b"" for each in stretch[1]) == new[100_000 : stretch[0].end]
+    assert source.bytes_read <= 10_000
+
+
+def test_a_change_beyond_where_a_recut_would_give_up_is_taken_in() -> None:
+    data = Random(7).randbytes(400_000)
+    old = Chunks((1000, data[s : s + 1000]) for s in range(0, 400_000, 1000))
+    dirty = [(100_500, 100_501), (105_900, 105_901)]
+
+    stretches = [(s.start, list(s), s.end) for s in recut(Bytes(data), old, dirty, SMALL)]
+
+    assert all(end <= start for (*_, end), (start, *_) in pairwise(stretches))
+    assert {s for start, _, end in stretches for s in (100_500, 105_900) if start <= s < end} == {
+        100_500,
+        105_900,
+    }
+
+
+def test_without_chunking_there_are_pieces_on_a_grid() -> None:
+    source = Generated(PIECE * 2 + 5000)
+
+    assert [(each.offset, each.length) for each in cut(source, 0, GRID)] == [
+        (0, PIECE),
+        (PIECE, PIECE),
+        (2 * PIECE, 5000),
+    ]
+
+
+def test_without_chunking_only_the_piece_that_was_written_is_cut_again() -> None:
+    size = PIECE * 3 + 5000
+    old = Chunks((n, b"x") for n in (PIECE, PIECE, PIECE, 5000))
+    source = Bytes(bytes([1]) * size)
+
+    stretches = [
+        (stretch.start, [each.length for each in stretch], stretch.end)
+        for stretch in recut(source, old, [(PIECE + 7, PIECE + 9)], GRID)
+    ]
+
+    assert stretches == [(PIECE, [PIECE], 2 * PIECE)]
+
+
+def test_without_chunking_known_holes_are_not_read() -> None:
+    source = Bytes(bytes(3 * PIECE) + b"a" + bytes(10), knows_holes=True)
+
+    assert [(each.offset, each.length, each.data) for each in cut(source, 0, GRID)] == [
+        (0, 3 * PIECE, None),
+        (3 * PIECE, 11, b"a" + bytes(10)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"minimum": 10}, "minimum chunk of 10 bytes"),
+        ({"maximum": 17 * MIB}, "maximum chunk"),
+        ({"average": 16 * KIB}, "minimum \\+ 64"),
+        ({"average": 300 * KIB}, "average <= maximum"),
+        ({"threshold": 17 * MIB}, "threshold"),
+        ({"threshold": -1}, "threshold"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Chunking(**sizes)  # type: ignore[arg-type]  # enabled is not among them
