@@ -36,8 +36,11 @@ def add_flags(parser: Parser) -> None:
     group.add_argument("--log-file", metavar="FILE", help="log there, not on stderr")
     for seed in SEED_FLAGS:
         if seed.flag:
-            kind = Switch if seed.is_bool else "store"
-            group.add_argument(f"--{seed.flag}", action=kind, help=argparse.SUPPRESS)
+            shown = seed.help or argparse.SUPPRESS
+            if seed.is_bool:
+                group.add_argument(f"--{seed.flag}", action=Switch, metavar="[=BOOL]", help=shown)
+            else:
+                group.add_argument(f"--{seed.flag}", metavar="VALUE", help=shown)
 
 
 def add_mount_flags(parser: Parser) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dkfs.config.contents import chunking_of, encoding_of
 from dkfs.config.seed import check_seed
 from dkfs.config.settings import (
     DEFAULT_METRICS_ADDR,
@@ -44,6 +45,8 @@ def resolve(given: Layer, *, base: Path) -> MountSettings:
         fsname=default("fsname", _source(state_given, state_dir)).text,
         capture_interval_s=seconds(default("capture_interval", "1s")),
         hash_algo=choice(default("hash_algo", "blake3"), ("blake3", "sha256")),
+        chunking=chunking_of(given),
+        encoding=encoding_of(given),
         metrics_addr=default("metrics_addr", DEFAULT_METRICS_ADDR).text or None,
         log_file=path(log_file, base=base) if log_file else None,
         debug=boolean(default("debug", "false")),

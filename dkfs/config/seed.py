@@ -1,7 +1,7 @@
-"""The seed's flags for what this release does not do: the value that says so passes, any other is refused.
+"""The seed's flags: those of contents, which mean here what they meant there, and those for what this release does not do.
 
-Names of the seed that mean something here (state-dir, store, debug, metrics-addr, hash-algo) are ordinary
-settings and are not in this table.
+Of the latter the value that says so passes, any other is refused. Names of the seed that are dkfs's too (state-dir,
+store, debug, metrics-addr, hash-algo) are ordinary settings and are not in this table.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,13 @@ from dkfs.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class SeedFlag:
-    """A flag of the seed that only one value of is true of this release."""
+    """A flag of the seed; without a *help* only one value of it is true of this release."""
 
     flag: str | None  # without the dashes; None: environment only
     env: str | None  # without the prefix; None: flag only
     same: str | None = None  # the value that says what this release does; None: all are refused
     is_bool: bool = False
+    help: str | None = None  # what it does here; see config/contents.py
 
     @property
     def name(self) -> str:
@@ -31,18 +32,35 @@ def _switch(flag: str | None, env: str | None, same: str) -> SeedFlag:
     return SeedFlag(flag, env, same, is_bool=True)
 
 
+def _used(flag: str, env: str, text: str, *, is_bool: bool = False) -> SeedFlag:
+    return SeedFlag(flag, env, is_bool=is_bool, help=text)
+
+
+CONTENT_FLAGS: Final = (
+    _used(
+        "enable-diff",
+        "ENABLE_DIFF",
+        "store new contents as differences to older ones",
+        is_bool=True,
+    ),
+    _used("diff-library", "DIFF_LIBRARY", "auto (default), extents, zstd, bsdiff or xdelta"),
+    _used("snapshot-interval", "SNAPSHOT_INTERVAL", "so many differences before a whole copy (10)"),
+    _used("enable-chunking", "ENABLE_CHUNKING", "cut large files by their contents", is_bool=True),
+    _used(
+        "chunk-threshold",
+        "CHUNK_THRESHOLD_MB",
+        "files up to this size are one chunk (64K; a bare number is MiB)",
+    ),
+    _used("chunk-min", "CHUNK_MIN_BYTES", "size of the smallest chunk (16K)"),
+    _used("chunk-avg", "CHUNK_AVG_BYTES", "size of chunks on average (64K)"),
+    _used("chunk-max", "CHUNK_MAX_BYTES", "size of the largest chunk (256K)"),
+    _used("chunk-size", "CHUNK_SIZE_MB", "the same as --chunk-avg, a bare number is MiB"),
+    _used("chunk-hash-window", "CHUNK_HASH_WINDOW", "accepted; a cut is decided by 64 bytes"),
+)
+
 SEED_FLAGS: Final = (
-    _switch("enable-diff", "ENABLE_DIFF", "false"),
-    SeedFlag("diff-library", "DIFF_LIBRARY"),
-    _switch("enable-chunking", "ENABLE_CHUNKING", "true"),
-    SeedFlag("chunk-size", "CHUNK_SIZE_MB"),
-    SeedFlag("chunk-min", "CHUNK_MIN_BYTES"),
-    SeedFlag("chunk-avg", "CHUNK_AVG_BYTES"),
-    SeedFlag("chunk-max", "CHUNK_MAX_BYTES"),
-    SeedFlag("chunk-hash-window", "CHUNK_HASH_WINDOW"),
-    SeedFlag("chunk-threshold", "CHUNK_THRESHOLD_MB"),
+    *CONTENT_FLAGS,
     SeedFlag("dedup-scope", "DEDUP_SCOPE", "container"),
-    SeedFlag("snapshot-interval", "SNAPSHOT_INTERVAL", "1"),
     _switch("enable-ebpf", "ENABLE_EBPF", "false"),
     SeedFlag("ebpf-program", "EBPF_PROGRAM"),
     _switch("fallback-fsnotify", "EBPF_FALLBACK_FSNOTIFY", "false"),
@@ -67,7 +85,7 @@ def check_seed(given: Mapping[str, Given]) -> None:
     """Raise UsageError if *given* asks for something of the seed that this release does not do."""
     for seed in SEED_FLAGS:
         value = given.get(seed.name)
-        if value is None:
+        if value is None or seed.help is not None:
             continue
         text = value.text
         if seed.is_bool:

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from dkfs.core.chunking import Chunking
+from dkfs.store.encoders import DEFAULT as DEFAULT_ENCODING
+from dkfs.store.encoders import EncodingPolicy
+
 Snapdir = Literal["hidden", "visible", "disabled"]
 Engine = Literal["auto", "pyfuse3"]
 Io = Literal["strict"]
@@ -14,6 +18,7 @@ DEFAULT_STATE_DIR: Final = Path("/data")  # the seed's
 DEFAULT_STORE: Final = Path(
     "/deltas/db"
 )  # the seed's /deltas/db.bolt; the store is a directory here
+_CHUNKING: Final = Chunking()
 DEFAULT_METRICS_ADDR: Final = ":9911"  # the seed's
 
 
@@ -38,6 +43,8 @@ class MountSettings:
     fsname: str = "dkfs"  # the source shown in mountinfo; mount -a compares it with fstab
     capture_interval_s: float = 1.0  # seconds, > 0: how often files that stay open get a version
     hash_algo: HashAlgo = "blake3"  # of a new store; an existing one keeps its own
+    chunking: Chunking = _CHUNKING  # how files are cut
+    encoding: EncodingPolicy = DEFAULT_ENCODING  # how blobs are stored
     metrics_addr: str | None = DEFAULT_METRICS_ADDR  # None: no metrics
     log_file: Path | None = None  # None: stderr
     debug: bool = False

@@ -121,7 +121,7 @@ def test_every_command_and_shown_option_is_in_the_script(dkfs: Dkfs, shell: str)
         assert name in script
     for option in ("capture-interval", "dry-run", "target", "foreground"):
         assert option in script
-    assert "enable-diff" not in script
+    assert "enable-ebpf" not in script
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

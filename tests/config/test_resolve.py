@@ -91,13 +91,7 @@ def test_what_is_not_built_is_refused_as_that(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("enable_diff", "true"),
-        ("enable_diff", "1"),
-        ("enable_chunking", "false"),
-        ("snapshot_interval", "10"),
         ("dedup_scope", "cluster"),
-        ("diff_library", "bsdiff"),
-        ("chunk_min", "1"),
         ("enable_ebpf", "true"),
         ("btfhub_mirror", "x"),
         ("no_exec", "true"),
@@ -112,16 +106,16 @@ def test_the_value_that_says_what_this_release_does_is_accepted() -> None:
     same = {seed.name: seed.same for seed in SEED_FLAGS if seed.same is not None}
 
     assert settings(**same) == settings()
-    assert same["enable_diff"] == "false"
+    assert same["enable_ebpf"] == "false"
 
 
 def test_the_seeds_environment_is_checked_like_its_flags() -> None:
-    layer = from_environment({"DIFFKEEPER_ENABLE_DIFF": "TRUE"})
+    layer = from_environment({"DIFFKEEPER_ENABLE_EBPF": "TRUE"})
 
-    with pytest.raises(UsageError, match=r"^DIFFKEEPER_ENABLE_DIFF=TRUE is not in this release"):
+    with pytest.raises(UsageError, match=r"^DIFFKEEPER_ENABLE_EBPF=TRUE is not in this release"):
         resolve(layer, base=Path("/"))
 
 
 def test_a_switch_of_the_seed_that_is_neither_true_nor_false_is_an_error() -> None:
-    with pytest.raises(UsageError, match=r"^--enable_diff: 'maybe', expected true or false$"):
-        settings(enable_diff="maybe")
+    with pytest.raises(UsageError, match=r"^--enable_ebpf: 'maybe', expected true or false$"):
+        settings(enable_ebpf="maybe")
