@@ -2,7 +2,7 @@
 
 The state of a node holds one name.  Every operation that gives a node another name records a state with it, so the
 states together hold all names that the node ever had.  Only where one operation gives a node several names (an import
-of hard links) do the others have to be remembered, with remember().
+of hard links) do the others have to be remembered, with remember(); and where the state that held a name is forgotten.
 """
 
 import struct
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dkfs.errors import CorruptError
 from dkfs.model.ids import NodeId, Seq
 from dkfs.store import Reader, Writer
+from dkfs.store.rows import NOTE_PREFIX
 
 _KEY = b"links:%d"
 _PARENT = struct.Struct(">QB")  # directory, length of the name that follows
@@ -40,12 +41,28 @@ def links(reader: Reader, node: NodeId, at: Seq) -> tuple[Place, ...]:
 
 def remember(writer: Writer, names: Iterable[tuple[NodeId, bytes, NodeId]]) -> None:
     """Keep *names* (directory, name, node) for links(): those that no state of their node holds."""
-    added: dict[NodeId, list[bytes]] = {}
+    added: dict[NodeId, dict[Place, None]] = {}
     for parent, name, node in names:
-        added.setdefault(node, []).append(_PARENT.pack(parent, len(name)) + name)
-    for node, rows in added.items():
-        key = _KEY % node
-        writer.put_meta(key, (writer.meta(key) or b"") + b"".join(rows))
+        added.setdefault(node, {})[parent, name] = None
+    for node, places in added.items():
+        known = dict.fromkeys(_remembered(writer, node))
+        before = len(known)
+        known.update(places)
+        if before and before & (before - 1) == 0:
+            # At each doubling those that name the node in no version any more go.
+            known = {p: None for p in known if p in places or _was_name(writer, p, node)}
+        rows = (_PARENT.pack(parent, len(name)) + name for parent, name in known)
+        writer.put_meta(_KEY % node, b"".join(rows))
+
+
+def forget_names(writer: Writer, node: NodeId) -> None:
+    """Forget what remember() kept of *node*, of which nothing is left."""
+    if writer.meta(_KEY % node) is not None:
+        writer.delete_row("meta", NOTE_PREFIX + _KEY % node)
+
+
+def _was_name(reader: Reader, place: Place, node: NodeId) -> bool:
+    return any(child == node for _, child in reader.child_versions(*place))
 
 
 def candidates(reader: Reader, node: NodeId, at: Seq, *, since: Seq = Seq(1)) -> Iterator[Place]:

@@ -207,7 +207,10 @@ class ModelHistory:
     def rollback(self, target: int) -> Seq:
         """Make the whole tree what it was at version *target*."""
         then = self.trees[target]
-        states = {n: s for n, s in then.states.items() if self._states[n] != s}
+        # What has no name now gets a state with it, even the same.
+        here = {ROOT, *self._names.values()}
+        back = {ROOT, *then.names.values()} - here
+        states = {n: s for n, s in then.states.items() if self._states[n] != s or n in back}
         names = {
             place: then.names.get(place, NO_NODE)
             for place in self._names.keys() | then.names.keys()

@@ -1,0 +1,236 @@
+"""Forgetting versions of an open store, beside whoever records into it: in transactions that are as short as wanted.
+
+Each transaction folds some versions (history.fold) and leaves a store in which the versions that are still there are
+what they were.  So it may be interrupted anywhere, by anything, and going on is beginning again.
+
+Between two versions that are kept the forgotten ones go from the newest to the oldest, all into the kept one that
+follows, so that a row is moved once however many versions changed it.  Where very many names were changed between the
+two, some of the forgotten versions are used as heads that gather some thousand changes each, and go last: else the
+log record of the kept one, which names all changes, would be written anew with every transaction.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from dkfs.core import codec
+from dkfs.history.fold import Folder, without_content
+from dkfs.model.ids import NodeId, Seq
+from dkfs.model.operation import LogRecord, OpKind, Tag
+from dkfs.store import Reader, Store, Writer
+from dkfs.store.rows import NODE_KEY, SEQ
+
+Range = tuple[Seq, Seq]  # first and last version, both included
+
+_HEAD_KEYS: Final = 2000  # changes that one head gathers
+_BATCH_FIRST: Final = 16  # versions in the first transaction, before it is known how long one takes
+_BATCH_MOST: Final = 4096
+_FORGOTTEN_MOVE: Final = (
+    b"forgotten-move"  # note: the newest rollback, undo or redo that was forgotten
+)
+_MOVES: Final = frozenset((OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO))
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far it has come."""
+
+    forgotten: int = 0  # versions
+    total: int = 0  # versions that are to be
+    tags: tuple[str, ...] = ()  # that went with their versions
+
+
+Pause = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a transaction may be, and what happens between two of them."""
+
+    seconds: float = 0.25  # that a transaction should take, without the commit
+    pause: Pause | None = None
+
+
+def is_live_hold(tag: Tag, now_ns: int) -> bool:
+    """Return whether *tag* keeps its version from being forgotten."""
+    return tag.is_hold and (tag.expires_ns is None or tag.expires_ns > now_ns)
+
+
+def forgotten_move(reader: Reader) -> Seq:
+    """Return the newest rollback, undo or redo that was forgotten, 0 if none was."""
+    return Seq(int.from_bytes(reader.meta(_FORGOTTEN_MOVE) or b"", "big"))
+
+
+def forget(
+    store: Store,
+    ranges: Iterable[Range],
+    *,
+    tags: Iterable[str],
+    now_ns: int,
+    pace: Pace = Pace(),
+) -> Progress:
+    """Forget every version in *ranges* that is there; return what was done.
+
+    The newest version stays; so does one that has a live hold, or a tag that is not among *tags*: those may go with
+    their versions. Raises CorruptError, StoreError; what was done until then is done.
+    """
+    return _Forgetting(store, frozenset(tags), now_ns, pace).run(ranges)
+
+
+def forget_contents(
+    store: Store, rows: Sequence[tuple[NodeId, Seq]], *, pace: Pace = Pace()
+) -> int:
+    """Forget the contents of the states *rows* (node, version); return how many had any.
+
+    The last state of a node keeps its contents, whatever is asked for. Raises CorruptError, StoreError.
+    """
+    batches = _Batches(pace.seconds)
+    at = done = 0
+    while at < len(rows):
+        batch = rows[at : at + batches.size]
+        with store.write() as writer, batches:
+            for node, seq in batch:
+                done += _forget_content(writer, node, seq)
+        at += len(batch)
+        if pace.pause is not None:
+            pace.pause(Progress(at, len(rows)))
+    return done
+
+
+def _forget_content(writer: Writer, node: NodeId, seq: Seq) -> bool:
+    found = writer.node_seq(node, seq)
+    if found is None or found[0] != seq or found[1].content is None:
+        return False
+    if next(writer.node_versions(node, Seq(seq + 1)), None) is None:
+        return False
+    state = without_content(found[1])
+    writer.put_row("nodes", NODE_KEY.pack(node, seq), codec.encode_node(state))
+    return True
+
+
+class _Batches:
+    """Finds out how much fits into a transaction: a context manager around the work of each."""
+
+    def __init__(self, seconds: float) -> None:
+        self.size = _BATCH_FIRST
+        self._seconds = seconds
+        self._started = 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        taken = time.monotonic() - self._started
+        if taken > self._seconds:
+            self.size = max(1, int(self.size * max(0.25, self._seconds / taken)))
+        elif taken < self._seconds / 2:
+            self.size = min(_BATCH_MOST, self.size * 2)
+
+
+class _Forgetting:
+    """One run."""
+
+    def __init__(self, store: Store, tags: frozenset[str], now_ns: int, pace: Pace) -> None:
+        self._store = store
+        self._tags = tags
+        self._now_ns = now_ns
+        self._pace = pace
+        self._folder = Folder()
+        self._batches = _Batches(pace.seconds)
+        self._progress = Progress()
+
+    def run(self, ranges: Iterable[Range]) -> Progress:
+        """Do it; the newest range first, so that what follows a range is a version that is kept."""
+        with self._store.read() as reader:
+            work = sorted(_clamped(ranges, reader.last))
+            self._progress.total = sum(1 for each in work for _ in reader.versions(*each))
+        while work:
+            first, last = work.pop()
+            below = self._fold_range(first, last)
+            if below >= first:
+                work.append((first, below))
+        return self._progress
+
+    def _fold_range(self, first: Seq, last: Seq) -> Seq:
+        """Forget *first* to *last* from above, down to a version that has to stay; return the one below that."""
+        heads: list[Seq] = []
+        head: Seq | None = None  # None: the kept version after the range
+        keys, stop = 0, None
+        while stop is None:
+            with self._store.write() as writer, self._batches:
+                batch, stop = self._batch(writer, first, last)
+                if not batch:
+                    break
+                if keys >= _HEAD_KEYS:
+                    head, keys = batch[-1].seq, 0
+                    heads.append(head)
+                    last = Seq(head - 1)
+                    batch.pop()
+                    stop = None
+                if batch:
+                    keys += self._fold(writer, batch, head)
+                    last = Seq(batch[0].seq - 1)
+            self._pause()
+        for each in heads:
+            with self._store.write() as writer:
+                record = writer.record(each)
+                assert record is not None, "only this run folds"
+                self._fold(writer, [record], None)
+            self._pause()
+        return Seq((first if stop is None else stop) - 1)
+
+    def _batch(self, writer: Writer, first: Seq, last: Seq) -> tuple[list[LogRecord], Seq | None]:
+        """Return the next versions down from *last*, oldest first, and the one above which they had to end."""
+        stays = self._staying(writer)
+        batch: list[LogRecord] = []
+        keys = 0
+        for record in islice(writer.log(first, last, reverse=True), self._batches.size):
+            if record.seq in stays:
+                return batch[::-1], record.seq
+            batch.append(record)
+            keys += len(record.all_nodes) + len(record.all_names)
+            if keys >= _HEAD_KEYS:
+                break
+        return batch[::-1], None
+
+    def _staying(self, writer: Writer) -> set[Seq]:
+        """Return the versions that somebody wants to be kept who was not asked."""
+        return {
+            tag.seq
+            for tag in writer.tags()
+            if tag.name not in self._tags or is_live_hold(tag, self._now_ns)
+        }
+
+    def _fold(self, writer: Writer, batch: Sequence[LogRecord], head: Seq | None) -> int:
+        """Fold *batch*; return by how many rows the log record grew that it went into."""
+        into = head if head is not None else writer.next_version(batch[-1].seq)
+        assert into is not None, "the newest version is never forgotten"
+        grown = self._folder.fold(writer, batch, into)
+        gone = {record.seq for record in batch}
+        self._drop_tags(writer, gone)
+        moves = [record.seq for record in batch if record.operation.kind in _MOVES]
+        for seq in moves:
+            writer.delete_row("moves", SEQ.pack(seq))
+        if moves and moves[-1] > forgotten_move(writer):
+            writer.put_meta(_FORGOTTEN_MOVE, SEQ.pack(moves[-1]))
+        self._progress.forgotten += len(gone)
+        return grown
+
+    def _drop_tags(self, writer: Writer, gone: set[Seq]) -> None:
+        names = [tag.name for tag in writer.tags() if tag.seq in gone]
+        for name in names:
+            writer.delete_tag(name)
+        self._progress.tags += tuple(names)
+
+    def _pause(self) -> None:
+        if self._pace.pause is not None:
+            self._pace.pause(self._progress)
+
+
+def _clamped(ranges: Iterable[Range], newest: Seq) -> Iterator[Range]:
+    """Yield *ranges* without the newest version."""
+    for first, last in ranges:
+        if first < newest:
+            yield first, Seq(min(last, newest - 1))
