@@ -7,12 +7,13 @@ What ends too early raises IndexError, which a decoder turns into the CorruptErr
 from dkfs.errors import CorruptError
 
 _LIMIT = 1 << 64  # exclusive
+_SHORT = tuple(bytes((value,)) for value in range(0x80))  # most numbers in a record are small
 
 
 def varint(value: int) -> bytes:
     """Return the coding of *value*, from 0 to 2^64 - 1."""
     if value < 0x80:
-        return bytes((value,))
+        return _SHORT[value]
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

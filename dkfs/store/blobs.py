@@ -5,12 +5,13 @@ Nothing is handed out that was not hashed again, and nothing is decompressed int
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import blake3
 import zstandard
 
+from dkfs.core.codec import ID_SIZE
 from dkfs.core.location import BLOB_LIMIT, PLAIN, ZSTD, BlobLocation
 from dkfs.errors import CorruptError, StoreError, StoreFormatError
 from dkfs.model.ids import BlobId
@@ -18,6 +19,7 @@ from dkfs.store.segments import SegmentReader, damaged
 
 HashAlgo = Literal["blake3", "sha256"]
 
+BASES_LIMIT: Final = 8  # of one delta
 _LEVEL: Final = 1
 _WORTH_TRYING: Final = 64  # bytes; below this the frame's header eats the gain
 
@@ -61,20 +63,43 @@ class Encoder:
         stored = self._compressor.compress(data)
         return (ZSTD, stored) if len(stored) < len(data) else (PLAIN, data)
 
+    def compress(self, data: bytes) -> bytes:
+        """Return one zstd frame of *data*, even if that is no gain."""
+        return self._compressor.compress(data)
+
 
 def decode(stored: bytes, location: BlobLocation) -> bytes:
     """Return the plain form of *stored*, not yet verified; raises CorruptError."""
     if location.encoding == PLAIN:
         return stored
+    return decompress(stored, location.length)
+
+
+def decompress(stored: bytes, length: int) -> bytes:
+    """Return the *length* bytes in the one zstd frame *stored*; raises CorruptError."""
     # decompress() allocates what the frame asks for, not what max_output_size allows, whenever the frame declares its
     # size (python-zstandard issue 332).
     try:
         declared = zstandard.frame_content_size(stored)
-        if declared != location.length or declared > BLOB_LIMIT:
-            raise CorruptError(f"zstd frame of {declared} bytes, need {location.length}")
+        if declared != length or declared > BLOB_LIMIT:
+            raise CorruptError(f"zstd frame of {declared} bytes, need {length}")
         return _decompressor().decompress(stored, allow_extra_data=False)
     except zstandard.ZstdError as exc:
         raise CorruptError(f"zstd frame of {len(stored)} bytes: {exc}") from exc
+
+
+def join_delta(bases: Sequence[BlobId], payload: bytes) -> bytes:
+    """Return the stored form of a difference to *bases*."""
+    return b"".join((bytes((len(bases),)), *bases, payload))
+
+
+def split_delta(stored: bytes) -> tuple[tuple[BlobId, ...], bytes]:
+    """Return the bases of a difference, and what follows them; raises CorruptError."""
+    count = stored[0] if stored else 0
+    end = 1 + count * ID_SIZE
+    if not 1 <= count <= BASES_LIMIT or end > len(stored):
+        raise CorruptError(f"delta of {len(stored)} bytes with {count} bases")
+    return tuple(BlobId(stored[at : at + ID_SIZE]) for at in range(1, end, ID_SIZE)), stored[end:]
 
 
 class BlobSource:
@@ -97,6 +122,18 @@ class BlobSource:
         if self.hash_data(data) != blob:
             raise damaged(blob, location, "the contents do not match the hash")
         return data
+
+    def stored(self, blob: BlobId, location: BlobLocation) -> bytes:
+        """Return the stored bytes of *blob*, as they match their checksum; raises CorruptError, StoreError."""
+        return self._segments.read(location, blob, strict=True)
+
+    def bases(self, blob: BlobId, location: BlobLocation) -> tuple[BlobId, ...]:
+        """Return what a delta is a difference to; raises CorruptError, StoreError."""
+        head = self._segments.read_head(location, blob, 1 + BASES_LIMIT * ID_SIZE)
+        try:
+            return split_delta(head)[0]
+        except CorruptError as exc:
+            raise damaged(blob, location, str(exc)) from exc
 
     def close(self) -> None:
         """Close the files; they are opened again when needed."""

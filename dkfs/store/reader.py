@@ -4,12 +4,12 @@ The state as of version N is the row with the greatest version <= N of a node or
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
 
 import lmdb
 
 from dkfs.core import codec
 from dkfs.core.location import (
+    DELTAS,
     BlobLocation,
     SegmentRow,
     decode_blob_location,
@@ -22,6 +22,7 @@ from dkfs.model.operation import LogRecord, OpKind, Tag
 from dkfs.store.blobs import BlobSource
 from dkfs.store.index import Index, index_error
 from dkfs.store.rows import (
+    CHECKPOINT_KEY,
     CLEAN_KEY,
     FORGOTTEN_KEY,
     NEXT_NODE_KEY,
@@ -39,35 +40,20 @@ from dkfs.store.rows import (
     unseal,
 )
 from dkfs.store.segments import Tail
-
-if TYPE_CHECKING:
-    Cursor = lmdb.Cursor[bytes]
+from dkfs.store.view import View
 
 _GREATEST_SEQ = b"\xff" * 8
 _MOVES = {int(kind): kind for kind in (OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO)}
 
 
-class Reader:
+class Reader(View):
     """One view of the store, for one thread; everything read through it is of the same instant."""
 
     def __init__(self, index: Index, blobs: BlobSource, *, write: bool = False) -> None:
         """Begin the view; made by Store.read()."""
-        self.format = index.format
-        self._tables = index.tables
+        super().__init__(index, write=write)
         self._blobs = blobs
-        self._txn = index.begin(write=write)
-        self._cursors: dict[str, Cursor] = {}
         self._last: Seq | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the view; iterators that are not finished end with StoreError."""
-        self._txn.abort()
 
     @property
     def last(self) -> Seq:
@@ -216,6 +202,14 @@ class Reader:
             raise CorruptError(f"blob {blob.hex()} is not in the store")
         return self._read(blob, location, strict=strict)
 
+    def stored(self, location: BlobLocation, blob: BlobId) -> bytes:
+        """Return the stored bytes of *blob*, as they match their checksum; raises CorruptError, StoreError."""
+        return self._blobs.stored(blob, location)
+
+    def bases(self, blob: BlobId, location: BlobLocation) -> tuple[BlobId, ...]:
+        """Return what *blob* is stored as a difference to, nothing if it is whole; raises CorruptError, StoreError."""
+        return self._blobs.bases(blob, location) if location.encoding in DELTAS else ()
+
     def location(self, blob: BlobId) -> BlobLocation | None:
         """Return where *blob* is stored, None if it is not in the store."""
         data = self._get("blobs", blob)
@@ -269,6 +263,16 @@ class Reader:
         data = self._get("segments", SEGMENT_KEY.pack(number))
         return None if data is None else decode_segment(data)
 
+    def segment_numbers(self) -> frozenset[int]:
+        """Return the numbers of the segments of the store, whether what is known of them is damaged or not."""
+        if "segments" not in self._tables:
+            return frozenset()
+        return frozenset(int.from_bytes(key, "big") for key, _ in self.rows("segments"))
+
+    def checkpoint(self) -> int:
+        """Return the transaction of the newest complete checkpoint, 0 if there is none."""
+        return int.from_bytes(self._get("meta", CHECKPOINT_KEY) or b"", "big")
+
     def forgotten(self) -> int:
         """Return how many versions up to the newest are not in the log any more."""
         return int.from_bytes(self._get("meta", FORGOTTEN_KEY) or b"", "big")
@@ -292,89 +296,8 @@ class Reader:
                 high = seq - 1
         return Seq(found)
 
-    def rows(self, table: str, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Yield the keys from *start* on and the values of *table* as they are, for whoever looks for damage."""
-        cursor = self._new_cursor(table)
-        try:
-            if not start or cursor.set_range(start):
-                yield from cursor
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
-
-    def has_row(self, table: str, key: bytes) -> bool:
-        """Return whether *table* has a row at *key*, sound or not."""
-        try:
-            return self._txn.get(key, db=self._tables[table]) is not None
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
-
     def _read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
         return self._blobs.read(blob, location, strict=strict)
-
-    def _get(self, table: str, key: bytes) -> bytes | None:
-        try:
-            value = self._txn.get(key, db=self._tables[table])
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
-        return None if value is None else unseal(table, key, value)
-
-    def _floor(self, table: str, key: bytes) -> tuple[bytes, bytes] | None:
-        """Return the row with the greatest key <= *key* that differs from it in the last 8 bytes at most."""
-        try:
-            cursor = self._cursors.get(table)
-            if cursor is None:
-                cursor = self._cursors[table] = self._new_cursor(table)
-            if cursor.set_range(key):
-                found = cursor.key()
-                if found == key:
-                    return key, unseal(table, key, cursor.value())
-                is_there = cursor.prev()
-            else:
-                is_there = cursor.last()
-            if not is_there:
-                return None
-            found, value = cursor.item()
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
-        if found[:-8] != key[:-8]:
-            return None
-        return found, unseal(table, found, value)
-
-    def _range(
-        self, table: str, start: bytes, end: bytes | None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the rows with start <= key <= end, None: to the end of the table."""
-        cursor = self._new_cursor(table)
-        try:
-            if reverse and end is not None:
-                more = cursor.set_range(end)
-                if not more:
-                    more = cursor.last()
-                elif cursor.key() != end:
-                    more = cursor.prev()
-            else:
-                more = cursor.set_range(start)
-            while more:
-                key, value = cursor.item()
-                if key < start if reverse else end is not None and key > end:
-                    return
-                yield key, unseal(table, key, value)
-                more = cursor.prev() if reverse else cursor.next()
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
-
-    def _last_key(self, table: str) -> bytes:
-        cursor = self._new_cursor(table)
-        try:
-            return cursor.key() if cursor.last() else b""
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
-
-    def _new_cursor(self, table: str) -> "Cursor":
-        try:
-            return self._txn.cursor(self._tables[table])
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
 
 
 def _node_id(data: bytes) -> NodeId:

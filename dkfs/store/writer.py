@@ -1,47 +1,47 @@
-"""One write transaction of the store: all of it becomes durable, or none.
-
-Order of a commit: the segments are written and synced, then LMDB commits, synced. So the index never knows a blob that
-is not on the disk, and what is behind the tail that the index knows belongs to nobody.
-"""
+"""What a write transaction of the store can do: append versions, store blobs, put and delete rows."""
 
 import logging
-import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import lmdb
 
 from dkfs.core import codec
 from dkfs.core.delta import Like
-from dkfs.core.location import BlobLocation, SegmentRow, encode_blob_location, encode_segment
+from dkfs.core.journal import TABLE_NUMBERS
+from dkfs.core.location import (
+    DELTAS,
+    PLAIN,
+    ZSTD,
+    BlobLocation,
+    encode_blob_location,
+)
 from dkfs.errors import CorruptError, NotFoundError, StoreError
 from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import NodeState
 from dkfs.model.operation import Operation, OpKind, Tag
-from dkfs.store.blobs import BlobSource, Encoder
-from dkfs.store.index import Index, index_error
-from dkfs.store.reader import Reader
+from dkfs.store.blobs import split_delta
+from dkfs.store.index import index_error
 from dkfs.store.rows import (
     CLEAN_KEY,
+    FORGOTTEN_KEY,
     NAME_LIMIT,
     NEXT_NODE_KEY,
     NODE_KEY,
     NOTE_PREFIX,
-    SEGMENT_KEY,
     SEQ,
-    TAIL,
-    TAIL_KEY,
+    UNJOURNALED,
     name_key,
     seal,
     tag_key,
 )
-from dkfs.store.segments import RECORD, SegmentWriter, Tail
+from dkfs.store.segments import RECORD
+from dkfs.store.side import WriteSide as WriteSide  # noqa: PLC0414 - store.py finds it here too
+from dkfs.store.transaction import Transaction
 
-_MOVES = frozenset((OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO))
-_VERIFIED_LIMIT = (
-    16 * 1024
-)  # ids remembered as verified, so that a common blob is not read for every use
+_MOVES: Final = frozenset((OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO))
+_DEPTH_LIMIT: Final = 255  # what a row has room for
 
 log = logging.getLogger(__name__)
 
@@ -54,68 +54,8 @@ class Put(NamedTuple):
     encoding: int | None  # how they are stored now; None: they were there already
 
 
-@dataclass(slots=True)
-class WriteSide:
-    """What the writers of one store hand on from transaction to transaction."""
-
-    output: SegmentWriter
-    encoder: Encoder = field(default_factory=Encoder)
-    mutex: threading.Lock = field(default_factory=threading.Lock)  # held by the Writer
-    verified: set[BlobId] = field(default_factory=set)
-    last_time_ns: int | None = None  # time of the newest operation; None: not known yet
-    touched: set[BlobId] | None = None  # what puts rely on since a collection began; None: none is
-    is_uncertain: bool = False  # a commit failed, and only the index knows what the tail is
-
-
-class Writer(Reader):
+class Writer(Transaction):
     """One transaction: reads see its own writes; leaving the block commits, an exception aborts."""
-
-    def __init__(self, index: Index, blobs: BlobSource, side: WriteSide) -> None:
-        """Begin the transaction when no other is under way; made by Store.write()."""
-        side.mutex.acquire()
-        try:
-            super().__init__(index, blobs, write=True)
-        except BaseException:
-            side.mutex.release()
-            raise
-        self._index = index
-        self._side = side
-        self._is_open = True
-        self._last_time_ns = 0
-        try:
-            self._begin()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        if self._is_open and exc_type is None:
-            try:
-                self._commit()
-            except BaseException:
-                self.close()
-                raise
-            self._is_open = False
-            self._side.mutex.release()
-        else:
-            self.close()
-
-    def close(self) -> None:
-        """Abort the transaction, if it is still open."""
-        if not self._is_open:
-            return
-        self._is_open = False
-        side = self._side
-        try:
-            self._txn.abort()
-            if not side.is_uncertain:
-                side.output.forget()
-        except StoreError as exc:
-            log.warning("rest of a transaction is left for later: %s", exc)
-            side.is_uncertain = True
-        finally:
-            self._blobs.close()  # files of the transaction may have been removed
-            side.mutex.release()
 
     def append(
         self,
@@ -140,9 +80,11 @@ class Writer(Reader):
             key = SEQ.pack(seq)
             record = codec.encode_log(operation, node_ids, name_keys)
             self._txn.put(key, seal(key, record), append=True, db=self._tables["log"])
+            self._journal.put("log", key, record)
             if operation.kind in _MOVES:
                 record = bytes((operation.kind,))
                 self._txn.put(key, seal(key, record), append=True, db=self._tables["moves"])
+                self._journal.put("moves", key, record)
         except lmdb.Error as exc:
             raise index_error(exc) from exc
         self._last = seq
@@ -157,25 +99,69 @@ class Writer(Reader):
         blob = BlobId(self._blobs.hash_data(data))
         if side.touched is not None:
             side.touched.update((blob,) if like is None else (blob, *like.bases))
-        if self._get("blobs", blob) is not None and self._is_sound(blob):
+        if self._is_there(blob):
             return Put(blob, 0, None)
         encoding, stored = side.encoder.encode(data)
         location = side.output.append(blob, stored, encoding=encoding, length=len(data))
         self._put("blobs", blob, encode_blob_location(location))
-        self._remember(blob)
+        side.remember(blob)
+        side.plain.put(blob, data)
         return Put(blob, RECORD.size + len(stored), encoding)
+
+    def put_record(self, blob: BlobId, encoding: int, stored: bytes, length: int) -> None:
+        """Store *blob* in the form in which another store has it; raises NotFoundError, CorruptError, StoreError.
+
+        It is not looked at whether *stored* is what *blob* names; the bases of a difference must be there.
+        """
+        depth = cost = 0
+        if encoding in DELTAS:
+            depth, cost = self._weigh(blob, split_delta(stored)[0], len(stored))
+        elif encoding not in {PLAIN, ZSTD}:
+            raise StoreError(f"blob {blob.hex()} of encoding {encoding} cannot be stored")
+        if self._side.touched is not None:
+            self._side.touched.add(blob)
+        location = self._side.output.append(blob, stored, encoding=encoding, length=length)
+        location = replace(location, depth=depth, cost=cost)
+        self._put("blobs", blob, encode_blob_location(location))
+        self._side.drop(blob)
+
+    def put_row(self, table: str, key: bytes, record: bytes) -> None:
+        """Put a row as it is, for whoever changes the history itself; raises StoreError.
+
+        The counters follow: the next node, the newest version, how many versions were forgotten.
+        """
+        if table == "meta":
+            self._set_counter(key, record)
+        elif table == "log":
+            self._count_version(Seq(int.from_bytes(key, "big")), record)
+        elif table == "nodes":
+            self._next_node = NodeId(max(self._next_node, NODE_KEY.unpack(key)[0] + 1))
+        self._keep(table, key, record)
+
+    def delete_row(self, table: str, key: bytes) -> bool:
+        """Delete a row, and return whether it was there; raises StoreError. See put_row()."""
+        if table == "log" and key == SEQ.pack(self.last):
+            raise StoreError(f"version {self.last} is the newest and cannot be forgotten")
+        try:
+            was_there = self._txn.delete(key, db=self._tables[table])
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+        if was_there:
+            if table == "log":
+                self._forgotten += 1
+            elif table == "blobs":
+                self._side.drop(BlobId(key))
+            if table in TABLE_NUMBERS:
+                self._journal.delete(table, key)
+        return was_there
 
     def put_tag(self, tag: Tag) -> None:
         """Add *tag*, in place of one of the same name; raises StoreError."""
-        self._put("tags", tag_key(tag.name), codec.encode_tag(tag))
+        self._keep("tags", tag_key(tag.name), codec.encode_tag(tag))
 
     def delete_tag(self, name: str) -> None:
         """Remove the tag *name*; raises NotFoundError, StoreError."""
-        try:
-            was_there = self._txn.delete(tag_key(name), db=self._tables["tags"])
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
-        if not was_there:
+        if not self.delete_row("tags", tag_key(name)):
             raise NotFoundError(f"no tag {name!r}")
 
     def set_clean(self, clean: bool) -> None:  # noqa: FBT001 - the verb says what the value means
@@ -184,64 +170,16 @@ class Writer(Reader):
 
     def put_meta(self, name: bytes, value: bytes) -> None:
         """Keep *value* under *name*, of at most 500 bytes, in place of what was there."""
-        self._put("meta", NOTE_PREFIX + name, value)
-
-    def next_node(self) -> NodeId:
-        """See Reader."""
-        return self._next_node
-
-    def _begin(self) -> None:
-        side = self._side
-        if side.is_uncertain:
-            side.output.restore(self.tail())
-            side.last_time_ns = None
-            side.is_uncertain = False
-        if side.last_time_ns is None:
-            newest = self.record(self.last)
-            side.last_time_ns = newest.operation.time_ns if newest else 0
-        self._last_time_ns = side.last_time_ns
-        self._committed_next_node = self._next_node = super().next_node()
-
-    def _commit(self) -> None:
-        side = self._side
-        tail = side.output.tail
-        if tail != side.output.kept:
-            side.output.sync()
-            self._put_segments(tail)
-        if self._next_node != self._committed_next_node:
-            self._put("meta", NEXT_NODE_KEY, SEQ.pack(self._next_node))
-        # From here on it depends on how far a failing commit came whether the transaction counts.
-        side.is_uncertain = True
-        try:
-            self._txn.commit()
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
-        side.is_uncertain = False
-        side.output.keep()
-        side.last_time_ns = self._last_time_ns
-        self._index.cover()
-
-    def _put_segments(self, tail: Tail) -> None:
-        """Put the rows that make what was written to the segments part of the store."""
-        record = TAIL.pack(tail.segment, tail.length, tail.records, tail.txn)
-        self._put("meta", TAIL_KEY, record)
-        for number, touched in self._side.output.touched.items():
-            row = self.segment(number) or SegmentRow(0)
-            row = replace(row, length=touched.length)
-            if touched.journal_bytes:
-                row = replace(
-                    row,
-                    journal_bytes=row.journal_bytes + touched.journal_bytes,
-                    journal_txn=tail.txn,
-                )
-            self._put("segments", SEGMENT_KEY.pack(number), encode_segment(row))
+        self._keep("meta", NOTE_PREFIX + name, value)
 
     def _put_nodes(self, seq: Seq, nodes: Iterable[tuple[NodeId, NodeState]]) -> list[NodeId]:
-        put, table = self._txn.put, self._tables["nodes"]
+        put, table, journal = self._txn.put, self._tables["nodes"], self._journal.put
         ids = []
         for node, state in nodes:
             key = NODE_KEY.pack(node, seq)
-            put(key, seal(key, codec.encode_node(state)), db=table)
+            record = codec.encode_node(state)
+            put(key, seal(key, record), db=table)
+            journal("nodes", key, record)
             ids.append(node)
             if node >= self._next_node:
                 self._next_node = NodeId(node + 1)
@@ -250,7 +188,7 @@ class Writer(Reader):
     def _put_names(
         self, seq: Seq, names: Iterable[tuple[NodeId, bytes, NodeId]]
     ) -> list[tuple[NodeId, bytes]]:
-        put, table = self._txn.put, self._tables["names"]
+        put, table, journal = self._txn.put, self._tables["names"], self._journal.put
         keys = []
         for parent, name, child in names:
             if not 0 < len(name) <= NAME_LIMIT or b"\0" in name or b"/" in name:
@@ -258,9 +196,21 @@ class Writer(Reader):
                     f"name {name!r} in a directory, need 1 to {NAME_LIMIT} bytes, no /"
                 )
             key = name_key(parent, name, seq)
-            put(key, seal(key, SEQ.pack(child)), db=table)
+            record = SEQ.pack(child)
+            put(key, seal(key, record), db=table)
+            journal("names", key, record)
             keys.append((parent, name))
         return keys
+
+    def _is_there(self, blob: BlobId) -> bool:
+        """Return whether *blob* is in the store, and sound; if not it is to be stored."""
+        try:
+            if self._get("blobs", blob) is None:
+                return False
+        except CorruptError as exc:
+            log.warning("stored again: %s", exc)
+            return False
+        return self._is_sound(blob)
 
     def _is_sound(self, blob: BlobId) -> bool:
         """Return whether *blob* can be read, so that no new version comes to rely on a damaged one."""
@@ -271,21 +221,49 @@ class Writer(Reader):
         except (CorruptError, StoreError) as exc:
             log.warning("stored again: %s", exc)
             return False
-        self._remember(blob)
+        self._side.remember(blob)
         return True
 
-    def _remember(self, blob: BlobId) -> None:
-        verified = self._side.verified
-        if len(verified) >= _VERIFIED_LIMIT:
-            verified.clear()
-        verified.add(blob)
+    def _weigh(self, blob: BlobId, bases: Iterable[BlobId], length: int) -> tuple[int, int]:
+        """Return depth and cost of a difference to *bases* of *length* stored bytes."""
+        depth, cost = 0, length
+        for base in bases:
+            location = self.location(base)
+            if location is None:
+                raise NotFoundError(f"base {base.hex()} of blob {blob.hex()} is not in the store")
+            depth, cost = max(depth, location.depth), cost + location.read_cost
+        if depth >= _DEPTH_LIMIT:
+            raise StoreError(f"blob {blob.hex()} needs more than {_DEPTH_LIMIT} others")
+        return depth + 1, cost
+
+    def _set_counter(self, key: bytes, record: bytes) -> None:
+        if key in UNJOURNALED:
+            raise StoreError(f"row {key!r} of meta is not put like this")
+        if key == NEXT_NODE_KEY:
+            self._next_node = NodeId(int.from_bytes(record, "big"))
+        elif key == FORGOTTEN_KEY:
+            self._forgotten = int.from_bytes(record, "big")
+
+    def _count_version(self, seq: Seq, record: bytes) -> None:
+        last = self.last
+        if seq > last:
+            self._forgotten += seq - last - 1
+        elif not self.has_row("log", SEQ.pack(seq)):
+            self._forgotten -= 1
+        if seq >= last:
+            self._last = seq
+            self._last_time_ns = codec.log_time_ns(record)
 
     def _read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
         self._side.output.ensure_readable(location)
         return super()._read(blob, location, strict=strict)
 
-    def _put(self, table: str, key: bytes, record: bytes) -> None:
-        try:
-            self._txn.put(key, seal(key, record), db=self._tables[table])
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
+    def stored(self, location: BlobLocation, blob: BlobId) -> bytes:
+        """See Reader."""
+        self._side.output.ensure_readable(location)
+        return super().stored(location, blob)
+
+    def bases(self, blob: BlobId, location: BlobLocation) -> tuple[BlobId, ...]:
+        """See Reader."""
+        self._side.output.ensure_readable(location)
+        return super().bases(blob, location)

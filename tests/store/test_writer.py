@@ -11,13 +11,18 @@ from dkfs.model.ids import ROOT, BlobId, NodeId, Seq
 from dkfs.model.node import Chunk, NodeState
 from dkfs.model.operation import Tag
 from dkfs.store import Store
-from dkfs.store import writer as writer_module
+from dkfs.store import side as side_module
 from dkfs.store.check import check
 from tests.store.making import TIME_NS, add_file, append, file_state, operation
 
 
 def segment_bytes(store: Store) -> int:
     return store.size().segment_bytes
+
+
+def journal_bytes(store: Store) -> int:
+    with store.read() as reader:
+        return sum(row.journal_bytes for _, row in reader.segments())
 
 
 def flip(store: Store, blob: BlobId) -> None:
@@ -209,12 +214,12 @@ def test_the_same_contents_are_stored_once(store: Store) -> None:
 def test_bytes_added_are_what_the_segment_grows_by(store: Store) -> None:
     with store.write() as writer:
         writer.put_blob(b"the first makes the header")
-    before = segment_bytes(store)
+    before, journals_before = segment_bytes(store), journal_bytes(store)
 
     with store.write() as writer:
         _, added, _ = writer.put_blob(bytes(range(256)) * 10)
 
-    assert segment_bytes(store) - before == added
+    assert segment_bytes(store) - before == added + journal_bytes(store) - journals_before
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 4096, 65536, 3_000_000])
@@ -333,7 +338,7 @@ def test_a_failed_commit_of_the_index_leaves_the_store_usable(
 def test_what_is_remembered_as_verified_is_bounded(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "_VERIFIED_LIMIT", 4)
+    monkeypatch.setattr(side_module, "VERIFIED_LIMIT", 4)
 
     with store.write() as writer:
         for i in range(10):

@@ -1,0 +1,121 @@
+"""Rows of the index as one LMDB transaction sees them: found by key, checked, and yielded in order."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
+
+import lmdb
+
+from dkfs.store.index import Index, index_error
+from dkfs.store.rows import unseal
+
+if TYPE_CHECKING:
+    Cursor = lmdb.Cursor[bytes]
+
+
+class View:
+    """One LMDB transaction, for one thread."""
+
+    def __init__(self, index: Index, *, write: bool = False) -> None:
+        """Begin the transaction; raises StoreError."""
+        self.format = index.format
+        self._tables = index.tables
+        self._txn = index.begin(write=write)
+        self._cursors: dict[str, Cursor] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the view; iterators that are not finished end with StoreError."""
+        self._txn.abort()
+
+    def rows(self, table: str, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys from *start* on and the values of *table* as they are, for whoever looks for damage."""
+        cursor = self._new_cursor(table)
+        try:
+            if not start or cursor.set_range(start):
+                yield from cursor
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def has_row(self, table: str, key: bytes) -> bool:
+        """Return whether *table* has a row at *key*, sound or not."""
+        try:
+            return self._txn.get(key, db=self._tables[table]) is not None
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def count(self, table: str) -> int:
+        """Return how many rows *table* has."""
+        try:
+            return int(self._txn.stat(self._tables[table])["entries"])
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def _get(self, table: str, key: bytes) -> bytes | None:
+        try:
+            value = self._txn.get(key, db=self._tables[table])
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+        return None if value is None else unseal(table, key, value)
+
+    def _floor(self, table: str, key: bytes) -> tuple[bytes, bytes] | None:
+        """Return the row with the greatest key <= *key* that differs from it in the last 8 bytes at most."""
+        try:
+            cursor = self._cursors.get(table)
+            if cursor is None:
+                cursor = self._cursors[table] = self._new_cursor(table)
+            if cursor.set_range(key):
+                found = cursor.key()
+                if found == key:
+                    return key, unseal(table, key, cursor.value())
+                is_there = cursor.prev()
+            else:
+                is_there = cursor.last()
+            if not is_there:
+                return None
+            found, value = cursor.item()
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+        if found[:-8] != key[:-8]:
+            return None
+        return found, unseal(table, found, value)
+
+    def _range(
+        self, table: str, start: bytes, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows with start <= key <= end, None: to the end of the table."""
+        cursor = self._new_cursor(table)
+        try:
+            if reverse and end is not None:
+                more = cursor.set_range(end)
+                if not more:
+                    more = cursor.last()
+                elif cursor.key() != end:
+                    more = cursor.prev()
+            else:
+                more = cursor.set_range(start)
+            while more:
+                key, value = cursor.item()
+                if key < start if reverse else end is not None and key > end:
+                    return
+                yield key, unseal(table, key, value)
+                more = cursor.prev() if reverse else cursor.next()
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def _last_key(self, table: str) -> bytes:
+        cursor = self._new_cursor(table)
+        try:
+            return cursor.key() if cursor.last() else b""
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def _new_cursor(self, table: str) -> "Cursor":
+        try:
+            return self._txn.cursor(self._tables[table])
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc

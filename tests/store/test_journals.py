@@ -1,0 +1,250 @@
+from pathlib import Path
+
+import pytest
+
+from dkfs.core import codec
+from dkfs.core.journal import TABLES_JOURNALED, JournalPart, decode_journal, decode_journal_head
+from dkfs.core.location import JOURNAL
+from dkfs.errors import StoreError
+from dkfs.model.ids import ROOT, NodeId, Seq
+from dkfs.model.operation import OpKind, Tag
+from dkfs.store import Store
+from dkfs.store import journals as journals_module
+from dkfs.store.journals import checkpoint, unpack_journal
+from dkfs.store.rows import SEQ, UNJOURNALED, unseal
+from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD
+from tests.store.making import TIME_NS, add_file, append, file_state
+
+Rows = dict[tuple[str, bytes], bytes]
+
+
+def journals(path: Path) -> list[JournalPart]:
+    """Read every journal of the store at *path* out of its segments."""
+    found = []
+    for segment in sorted((path / "segments").glob("*.seg")):
+        data = segment.read_bytes()
+        at = HEADER_SIZE
+        while at < len(data):
+            if data[at : at + 4] == b"\xff" * 4:
+                at += FOOTER.size
+                continue
+            stored_length, _, encoding, length, _ = RECORD.unpack_from(data, at)
+            start = at + RECORD.size
+            at = start + stored_length
+            if encoding == JOURNAL:
+                found.append(unpack_journal(data[start:at], length))
+    return found
+
+
+def replayed(parts: list[JournalPart]) -> Rows:
+    """Return what the index must hold after *parts*, in order."""
+    rows: Rows = {}
+    for part in parts:
+        if part.is_checkpoint and part.part == 0:
+            rows.clear()
+        for table, key, record in part.rows:
+            if record is None:
+                rows.pop((table, key), None)
+            else:
+                rows[table, key] = record
+    return rows
+
+
+def indexed(path: Path) -> Rows:
+    """Return every row of the index that a journal would hold."""
+    with Store.open(path, writable=False) as store, store.read() as reader:
+        return {
+            (table, key): unseal(table, key, value)
+            for table in TABLES_JOURNALED
+            for key, value in reader.rows(table)
+            if table != "meta" or key not in UNJOURNALED
+        }
+
+
+def fill(path: Path) -> None:
+    """Do everything that puts or deletes a row."""
+    with Store.open(path, writable=True, segment_limit=1000) as store:
+        for i in range(5):
+            add_file(store, b"f%d" % i, b"%d" % i * 200)
+        with store.write() as writer:
+            append(writer, {2: file_state()}, {(ROOT, b"f0"): 0}, kind=OpKind.ROLLBACK)
+            writer.put_tag(Tag("kept", Seq(1), TIME_NS, is_hold=True))
+            writer.put_tag(Tag("gone", Seq(2), TIME_NS))
+            writer.put_meta(b"note", b"text")
+        with store.write() as writer:
+            writer.delete_tag("gone")
+            writer.put_row("names", b"key", b"row")
+            assert writer.delete_row("log", SEQ.pack(3))
+            assert not writer.delete_row("log", SEQ.pack(3))
+            assert writer.delete_row("names", b"key")
+            writer.set_clean(True)
+
+
+def test_the_journals_make_the_index(path: Path) -> None:
+    fill(path)
+
+    assert replayed(journals(path)) == indexed(path)
+
+
+def test_every_transaction_that_wrote_has_one_journal_with_its_number(path: Path) -> None:
+    fill(path)
+
+    parts = journals(path)
+    assert [(part.txn, part.part, part.is_last) for part in parts] == [
+        (number, 0, True) for number in range(1, 8)
+    ]
+    with Store.open(path, writable=False) as store, store.read() as reader:
+        assert reader.tail().txn == 7
+
+
+def test_a_transaction_that_changes_no_row_of_a_journal_writes_none(path: Path) -> None:
+    with Store.open(path, writable=True) as store, store.write() as writer:
+        writer.set_clean(True)
+
+    assert journals(path) == []
+
+
+def test_blobs_alone_have_a_journal_too(path: Path) -> None:
+    with Store.open(path, writable=True) as store:
+        add_file(store, b"f", b"data")
+        with store.write() as writer:
+            writer.put_blob(b"more")
+
+    assert [(part.txn, len(part.rows)) for part in journals(path)][1:] == [(2, 0)]
+
+
+def test_the_first_journal_tells_which_store_it_is(path: Path) -> None:
+    with Store.open(path, writable=True) as store:
+        add_file(store, b"f", b"data")
+        uuid = store.uuid.bytes
+
+    rows = replayed(journals(path))
+    assert rows["meta", b"uuid"] == uuid
+    assert rows["meta", b"hash"] == b"blake3"
+
+
+def test_the_journal_of_an_aborted_transaction_goes_with_it(path: Path) -> None:
+    with Store.open(path, writable=True) as store:
+        add_file(store, b"f", b"data")
+        writer = store.write()
+        append(writer, {7: file_state()})
+        writer.close()
+        add_file(store, b"g", b"data")
+
+    assert replayed(journals(path)) == indexed(path)
+    assert [part.txn for part in journals(path)] == [1, 2]
+
+
+def test_a_long_journal_is_cut_into_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals_module, "PART_LIMIT", 1000)
+    with Store.open(path, writable=True) as store, store.write() as writer:
+        for i in range(30):
+            append(writer, {i + 2: file_state(b"f%d" % i)}, {(ROOT, b"f%d" % i): i + 2})
+
+    parts = journals(path)
+    assert [part.part for part in parts] == list(range(len(parts)))
+    assert len(parts) > 4
+    assert [part.is_last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert {part.txn for part in parts} == {1}
+    assert replayed(parts) == indexed(path)
+
+
+# ---- checkpoints
+
+
+def test_a_checkpoint_holds_every_row(path: Path) -> None:
+    fill(path)
+    with Store.open(path, writable=True) as store, store.write() as writer:
+        append(writer, {9: file_state()})
+        writer.put_checkpoint()
+
+    newest = journals(path)[-1]
+    assert newest.is_checkpoint
+    assert newest.txn == 8
+    assert replayed([newest]) == indexed(path)
+    with Store.open(path, writable=False) as store, store.read() as reader:
+        assert reader.checkpoint() == 8
+
+
+def test_a_checkpoint_is_cut_into_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(path)
+    monkeypatch.setattr(journals_module, "PART_LIMIT", 300)
+    with Store.open(path, writable=True) as store, store.write() as writer:
+        writer.put_checkpoint()
+
+    parts = [part for part in journals(path) if part.is_checkpoint]
+    assert [part.part for part in parts] == list(range(len(parts)))
+    assert len(parts) > 2
+    assert [part.is_last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert replayed(parts) == indexed(path)
+
+
+def test_a_checkpoint_can_be_made_of_a_view(path: Path) -> None:
+    fill(path)
+    before = indexed(path)
+    with Store.open(path, writable=True) as store, store.read() as reader:
+        txn = reader.tail().txn
+        add_file(store, b"later", b"data")
+        plain = list(checkpoint(reader, txn))
+
+    assert [decode_journal_head(part).txn for part in plain] == [7]
+    assert replayed([decode_journal(part) for part in plain]) == before
+
+
+# ---- segments and counters
+
+
+def test_the_index_knows_every_segment_and_its_journals(path: Path) -> None:
+    fill(path)
+
+    with Store.open(path, writable=False) as store, store.read() as reader:
+        rows = dict(reader.segments())
+        assert {number: row.length for number, row in rows.items()} == store.segment_sizes()
+        assert max(row.journal_txn for row in rows.values()) == 7
+        assert all(row.journal_bytes > 0 for row in rows.values())
+        assert reader.segment_numbers() == set(rows)
+        assert reader.segment(99) is None
+
+
+def test_forgotten_versions_are_counted(path: Path) -> None:
+    with Store.open(path, writable=True) as store:
+        with store.write() as writer:
+            for _ in range(6):
+                append(writer)
+            record = codec.encode_log(writer.record(Seq(2)).operation, [], [])  # type: ignore[union-attr]
+            writer.delete_row("log", SEQ.pack(2))
+            writer.delete_row("log", SEQ.pack(3))
+            assert writer.forgotten() == 2
+        with store.write() as writer:
+            writer.put_row("log", SEQ.pack(2), record)
+            assert writer.forgotten() == 1
+            writer.put_row("log", SEQ.pack(10), record)
+            assert writer.last == 10
+        with store.read() as reader:
+            assert reader.forgotten() == 4
+            assert [each.seq for each in reader.log(Seq(1), Seq(10))] == [1, 2, 4, 5, 6, 10]
+
+
+def test_the_newest_version_is_never_forgotten(path: Path) -> None:
+    with Store.open(path, writable=True) as store, store.write() as writer:
+        append(writer)
+        append(writer)
+
+        with pytest.raises(StoreError, match="version 2 is the newest"):
+            writer.delete_row("log", SEQ.pack(2))
+
+
+def test_rows_that_are_put_move_the_next_node(path: Path) -> None:
+    with Store.open(path, writable=True) as store:
+        with store.write() as writer:
+            key = SEQ.pack(41) + SEQ.pack(1)
+            writer.put_row("nodes", key, codec.encode_node(file_state()))
+        with store.read() as reader:
+            assert reader.next_node() == NodeId(42)
+
+
+@pytest.mark.parametrize("key", sorted(UNJOURNALED))
+def test_rows_that_only_the_store_puts_are_refused(path: Path, key: bytes) -> None:
+    with Store.open(path, writable=True) as store, store.write() as writer:
+        with pytest.raises(StoreError, match="not put like this"):
+            writer.put_row("meta", key, b"")
