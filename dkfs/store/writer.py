@@ -108,6 +108,15 @@ class Writer(Transaction):
         side.plain.put(blob, data)
         return Put(blob, RECORD.size + len(stored), encoding)
 
+    def find_blob(self, data: bytes) -> BlobId | None:
+        """Return what names *data* if it is in the store, and sound: then a version may rely on it."""
+        blob = BlobId(self._blobs.hash_data(data))
+        if not self._is_there(blob):
+            return None
+        if self._side.touched is not None:
+            self._side.touched.add(blob)
+        return blob
+
     def put_record(self, blob: BlobId, encoding: int, stored: bytes, length: int) -> None:
         """Store *blob* in the form in which another store has it; raises NotFoundError, CorruptError, StoreError.
 

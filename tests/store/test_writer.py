@@ -211,6 +211,19 @@ def test_the_same_contents_are_stored_once(store: Store) -> None:
     assert segment_bytes(store) == size
 
 
+@pytest.mark.expect_logs("stored again")
+def test_only_what_is_there_and_sound_is_found(path: Path) -> None:
+    with Store.open(path, writable=True) as store:
+        with store.write() as writer:
+            blob = writer.put_blob(b"there" * 100).blob
+            assert writer.find_blob(b"there" * 100) == blob
+            assert writer.find_blob(b"not there") is None
+        flip(store, blob)
+
+    with Store.open(path, writable=True) as store, store.write() as writer:
+        assert writer.find_blob(b"there" * 100) is None
+
+
 def test_bytes_added_are_what_the_segment_grows_by(store: Store) -> None:
     with store.write() as writer:
         writer.put_blob(b"the first makes the header")
