@@ -58,7 +58,7 @@ class Folder:
         _put_record(writer, self._target)
         for record in records:
             writer.delete_row("log", SEQ.pack(record.seq))
-        return _size(self._target) - _size(target)
+        return size(self._target) - size(target)
 
     def _record(self, writer: Writer, seq: Seq) -> LogRecord:
         if self._target is not None and self._target.seq == seq:
@@ -146,6 +146,11 @@ class _Lists:
         )
 
 
+def size(record: LogRecord) -> int:
+    """Return how many rows *record* names."""
+    return len(record.all_nodes) + len(record.all_names)
+
+
 def without_content(state: NodeState) -> NodeState:
     """Return *state* with its contents forgotten, if it has any."""
     if state.content is None:
@@ -215,10 +220,6 @@ def _delete_unnamed(writer: Writer, node: NodeId, after: Seq) -> None:
             _put_record(writer, lists.record())
     if is_gone:
         forget_names(writer, node)
-
-
-def _size(record: LogRecord) -> int:
-    return len(record.all_nodes) + len(record.all_names)
 
 
 def _put_node(writer: Writer, node: NodeId, seq: Seq, state: NodeState) -> None:

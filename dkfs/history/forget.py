@@ -11,12 +11,11 @@ log record of the kept one, which names all changes, would be written anew with 
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from typing import Final
 
 from dkfs.core import codec
-from dkfs.history.fold import Folder, without_content
+from dkfs.history.fold import Folder, size, without_content
 from dkfs.model.ids import NodeId, Seq
 from dkfs.model.operation import LogRecord, OpKind, Tag
 from dkfs.store import Reader, Store, Writer
@@ -25,8 +24,8 @@ from dkfs.store.rows import NODE_KEY, SEQ
 Range = tuple[Seq, Seq]  # first and last version, both included
 
 _HEAD_KEYS: Final = 2000  # changes that one head gathers
-_BATCH_FIRST: Final = 16  # versions in the first transaction, before it is known how long one takes
-_BATCH_MOST: Final = 4096
+_BATCH_FIRST: Final = 64  # rows in the first transaction, before it is known how long one takes
+_BATCH_MOST: Final = 100_000
 _FORGOTTEN_MOVE: Final = (
     b"forgotten-move"  # note: the newest rollback, undo or redo that was forgotten
 )
@@ -129,6 +128,17 @@ class _Batches:
             self.size = min(_BATCH_MOST, self.size * 2)
 
 
+@dataclass(slots=True)
+class _Work:
+    """A range that is being forgotten, from above."""
+
+    first: Seq
+    last: Seq
+    heads: list[Seq] = field(default_factory=list)  # the newest first
+    keys: int = 0  # that were gathered since the last head
+    is_gathered: bool = False  # what is left are the heads
+
+
 class _Forgetting:
     """One run."""
 
@@ -138,70 +148,78 @@ class _Forgetting:
         self._now_ns = now_ns
         self._pace = pace
         self._folder = Folder()
-        self._batches = _Batches(pace.seconds)
+        self._work: list[
+            _Work
+        ] = []  # the newest last: what follows a range is a version that is kept
+        self._stays: frozenset[Seq] = frozenset()
         self._progress = Progress()
 
     def run(self, ranges: Iterable[Range]) -> Progress:
-        """Do it; the newest range first, so that what follows a range is a version that is kept."""
+        """Do it."""
         with self._store.read() as reader:
-            work = sorted(_clamped(ranges, reader.last))
-            self._progress.total = sum(1 for each in work for _ in reader.versions(*each))
-        while work:
-            first, last = work.pop()
-            below = self._fold_range(first, last)
-            if below >= first:
-                work.append((first, below))
+            self._work = [_Work(*each) for each in sorted(_clamped(ranges, reader.last))]
+            versions = (v for work in self._work for v in reader.versions(work.first, work.last))
+            self._progress.total = sum(1 for _ in versions)
+        batches = _Batches(self._pace.seconds)
+        while self._work:
+            with self._store.write() as writer, batches:
+                self._stays = self._staying(writer)
+                done = 0
+                while self._work and done < batches.size:
+                    done += self._step(writer, batches.size - done)
+            if self._pace.pause is not None:
+                self._pace.pause(self._progress)
         return self._progress
 
-    def _fold_range(self, first: Seq, last: Seq) -> Seq:
-        """Forget *first* to *last* from above, down to a version that has to stay; return the one below that."""
-        heads: list[Seq] = []
-        head: Seq | None = None  # None: the kept version after the range
-        keys, stop = 0, None
-        while stop is None:
-            with self._store.write() as writer, self._batches:
-                batch, stop = self._batch(writer, first, last)
-                if not batch:
-                    break
-                if keys >= _HEAD_KEYS:
-                    head, keys = batch[-1].seq, 0
-                    heads.append(head)
-                    last = Seq(head - 1)
-                    batch.pop()
-                    stop = None
-                if batch:
-                    keys += self._fold(writer, batch, head)
-                    last = Seq(batch[0].seq - 1)
-            self._pause()
-        for each in heads:
-            with self._store.write() as writer:
-                record = writer.record(each)
-                assert record is not None, "only this run folds"
-                self._fold(writer, [record], None)
-            self._pause()
-        return Seq((first if stop is None else stop) - 1)
+    def _step(self, writer: Writer, most: int) -> int:
+        """Fold some versions that changed about *most* rows; return how many they changed."""
+        work = self._work[-1]
+        if work.is_gathered:
+            if not work.heads:
+                self._work.pop()
+                return 0
+            record = writer.record(work.heads.pop(0))
+            assert record is not None, "only this run folds"
+            self._fold(writer, [record], None)
+            return size(record)
+        batch, keys, stop = self._batch(writer, work, min(most, _HEAD_KEYS))
+        if batch and work.keys >= _HEAD_KEYS:
+            head = batch.pop()
+            work.heads.append(head.seq)
+            work.keys = 0
+            work.last = Seq(head.seq - 1)
+        elif not batch:
+            work.is_gathered = True
+            if stop is not None:
+                below = _Work(work.first, Seq(stop - 1))
+                self._work.insert(-1, below)
+        if batch:
+            work.keys += self._fold(writer, batch, work.heads[-1] if work.heads else None)
+            work.last = Seq(batch[0].seq - 1)
+        return keys + 1
 
-    def _batch(self, writer: Writer, first: Seq, last: Seq) -> tuple[list[LogRecord], Seq | None]:
-        """Return the next versions down from *last*, oldest first, and the one above which they had to end."""
-        stays = self._staying(writer)
+    def _batch(
+        self, writer: Writer, work: _Work, most: int
+    ) -> tuple[list[LogRecord], int, Seq | None]:
+        """Return the next versions, oldest first, how many rows they changed, and the version that stopped them."""
         batch: list[LogRecord] = []
         keys = 0
-        for record in islice(writer.log(first, last, reverse=True), self._batches.size):
-            if record.seq in stays:
-                return batch[::-1], record.seq
+        for record in writer.log(work.first, work.last, reverse=True):
+            if record.seq in self._stays:
+                return batch[::-1], keys, record.seq
             batch.append(record)
-            keys += len(record.all_nodes) + len(record.all_names)
-            if keys >= _HEAD_KEYS:
+            keys += size(record)
+            if keys >= most:
                 break
-        return batch[::-1], None
+        return batch[::-1], keys, None
 
-    def _staying(self, writer: Writer) -> set[Seq]:
+    def _staying(self, writer: Writer) -> frozenset[Seq]:
         """Return the versions that somebody wants to be kept who was not asked."""
-        return {
+        return frozenset(
             tag.seq
             for tag in writer.tags()
             if tag.name not in self._tags or is_live_hold(tag, self._now_ns)
-        }
+        )
 
     def _fold(self, writer: Writer, batch: Sequence[LogRecord], head: Seq | None) -> int:
         """Fold *batch*; return by how many rows the log record grew that it went into."""
@@ -223,10 +241,6 @@ class _Forgetting:
         for name in names:
             writer.delete_tag(name)
         self._progress.tags += tuple(names)
-
-    def _pause(self) -> None:
-        if self._pace.pause is not None:
-            self._pace.pause(self._progress)
 
 
 def _clamped(ranges: Iterable[Range], newest: Seq) -> Iterator[Range]:
