@@ -28,6 +28,7 @@ from dkfs.store.segments import record as record_bytes
 EMPTY_SIZE: Final = HEADER_SIZE + FOOTER.size  # bytes of a sealed segment without records
 
 _READ_MOST: Final = 1024 * 1024  # bytes at once
+_SYNC_EVERY: Final = 8 * 1024 * 1024  # bytes; all at once would keep others waiting for the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class SegmentCopy:
         self._journal_bytes = self._journal_txn = 0
         self._buffer = bytearray(header(number, uuid))
         self._written = 0
+        self._unsynced = 0
         self._is_finished = False
         with failing(number, "made"):
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -150,6 +152,10 @@ class SegmentCopy:
             done = 0
             while done < len(view):
                 done += os.pwrite(self._fd, view[done:], self._written + done)
+            self._unsynced += done
+            if self._unsynced >= _SYNC_EVERY:
+                os.fdatasync(self._fd)
+                self._unsynced = 0
         self._written += len(self._buffer)
         self._buffer = bytearray()
 

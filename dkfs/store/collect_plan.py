@@ -1,10 +1,13 @@
 """What a collection would do: which segments are given up, and what comes back to the disk. Computes only."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_UNUSED: Final = 0.10  # of a segment: what it may hold for nothing before it is rewritten
+
+_SMALL: Final = 1 / 16  # of a full segment
+_SMALL_MOST: Final = 32  # segments so small; more are joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,18 +17,29 @@ class SegmentUse:
     number: int
     size: int  # of the file
     live: int  # records of blobs that are needed
-    live_records: int
     journals: int  # journal records that a rebuild of the index still needs
+
+
+class Victim(NamedTuple):
+    """A segment that is given up."""
+
+    number: int
+    size: int  # bytes
+    kept: int  # bytes of it that have to be written again
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a collection will do, in the order in which it does it."""
+    """What a collection will do."""
 
-    segments: tuple[int, ...]  # that are given up: what needs the least room comes first
-    is_checkpoint: bool  # the journals are replaced by a checkpoint first
-    copied: int  # bytes that are written again
+    victims: tuple[Victim, ...]  # what needs the least room comes first
+    is_checkpoint: bool  # a checkpoint takes the place of the journals
     freed: int  # bytes of segments that come back to the disk, less what is written
+
+    @property
+    def copied(self) -> int:
+        """How many bytes are written again."""
+        return sum(victim.kept for victim in self.victims)
 
 
 def plan(
@@ -36,17 +50,35 @@ def plan(
     limit: int,
     checkpoint: int | None,
 ) -> Plan:
-    """Return what to do with segments that are used as *uses* says.
+    """Return what to do with segments that are used as *uses* says: nothing if nothing would come back.
 
     A segment is given up when more than *max_unused* of it is of no use. *overhead* are the bytes of a segment without
-    records, *limit* those of a full one, *checkpoint* those of a checkpoint; None: none can be made.
+    records, *limit* those of a full one, *checkpoint* those of a checkpoint; None: none is to be made. It is made if it
+    brings as much again as it takes.
     """
     known = tuple(uses)
-    without = _plan(known, max_unused, overhead, limit, None)
-    if checkpoint is None or not any(use.journals for use in known):
-        return without
-    with_one = _plan(known, max_unused, overhead, limit, checkpoint)
-    return with_one if with_one.freed > without.freed else without
+    best = _plan(known, max_unused, overhead, limit, None)
+    if checkpoint is not None:
+        other = _plan(known, max_unused, overhead, limit, checkpoint)
+        best = other if other.freed > best.freed + checkpoint else best
+    return best
+
+
+def groups(victims: Iterable[Victim], *, limit: int) -> Iterator[tuple[Victim, ...]]:
+    """Yield *victims* in the same order, as many together as fill one segment of *limit* bytes.
+
+    Those of which nothing is kept come for themselves: what they give back may be needed for the others.
+    """
+    group: list[Victim] = []
+    total = 0
+    for victim in victims:
+        if group and (total + victim.kept > limit or (victim.kept and not total)):
+            yield tuple(group)
+            group, total = [], 0
+        group.append(victim)
+        total += victim.kept
+    if group:
+        yield tuple(group)
 
 
 def _plan(
@@ -56,19 +88,18 @@ def _plan(
     limit: int,
     checkpoint: int | None,
 ) -> Plan:
-    chosen: list[tuple[int, SegmentUse]] = []
+    small = {use.number for use in uses if use.size < limit * _SMALL}
+    join = small if len(small) > _SMALL_MOST else set()
+    victims = []
     for use in uses:
         kept = use.live + (use.journals if checkpoint is None else 0)
         unused = use.size - kept - overhead
-        if unused > 0 and (not kept or unused >= max_unused * use.size):
-            chosen.append((kept, use))
-    chosen.sort(key=lambda each: (each[0], each[1].number))
-    copied = sum(kept for kept, _ in chosen)
-    outputs = -(-copied // limit)
-    written = copied + outputs * overhead + (checkpoint or 0)
-    return Plan(
-        segments=tuple(use.number for _, use in chosen),
-        is_checkpoint=checkpoint is not None,
-        copied=copied,
-        freed=sum(use.size for _, use in chosen) - written,
-    )
+        if use.number in join or (unused > 0 and (not kept or unused >= max_unused * use.size)):
+            victims.append(Victim(use.number, use.size, kept))
+    victims.sort(key=lambda victim: (victim.kept, victim.number))
+    outputs = sum(1 for group in groups(victims, limit=limit) if any(v.kept for v in group))
+    written = sum(v.kept for v in victims) + outputs * overhead + (checkpoint or 0)
+    freed = sum(v.size for v in victims) - written
+    if freed <= 0:
+        return Plan((), is_checkpoint=False, freed=0)
+    return Plan(tuple(victims), checkpoint is not None, freed)

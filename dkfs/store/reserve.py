@@ -29,6 +29,7 @@ class Reserve:
         """Keep *size* bytes in reserve once take() is called; with 0 none."""
         self._path = store / RESERVE_NAME
         self._size = size
+        self._is_given_up = False
 
     @property
     def held(self) -> int:
@@ -40,6 +41,7 @@ class Reserve:
 
     def take(self) -> bool:
         """Make the reserve what it should be; return whether it is. A full disk is no error."""
+        self._is_given_up = False
         try:
             if not self._size:
                 self._path.unlink(missing_ok=True)
@@ -68,30 +70,28 @@ class Reserve:
             self._path.unlink()
         except OSError:
             return False
+        self._is_given_up = True
         if held:
             log.info("the disk is full: %d bytes that were in reserve are used", held)
         return held > 0
 
-    @contextmanager
-    def spent(self) -> Iterator[Callable[[Callable[[], T]], T]]:
-        """Yield a function that runs a piece of work, again with the reserve given up if the disk is full.
+    def attempt(self, work: Callable[[], T]) -> T:
+        """Do *work*, and again with the reserve given up if the disk is full; raises what it raises.
 
-        The piece must be one that changes nothing when it fails. At the end of the block the reserve is taken again.
+        It must be one that changes nothing when it fails.
         """
-        given_up = False
-
-        def attempt(work: Callable[[], T]) -> T:
-            nonlocal given_up
-            try:
-                return work()
-            except (StoreError, OSError) as exc:
-                if exc.errno != errno.ENOSPC or not self.give_up():
-                    raise
-                given_up = True
-                return work()
-
         try:
-            yield attempt
+            return work()
+        except (StoreError, OSError) as exc:
+            if exc.errno != errno.ENOSPC or not self.give_up():
+                raise
+            return work()
+
+    @contextmanager
+    def spending(self) -> Iterator[None]:
+        """At the end of the block, take the reserve again if it was given up."""
+        try:
+            yield
         finally:
-            if given_up:
+            if self._is_given_up:
                 self.take()

@@ -1,14 +1,18 @@
 """The store: a directory with an index, segment files and a lock. See dkfs/docs/format.md for the bytes."""
 
+import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from uuid import UUID, uuid4
 
-from dkfs.errors import ExistsError, StoreError, StoreFormatError
+from dkfs.errors import ExistsError, StoreBusyError, StoreError, StoreFormatError
 from dkfs.model.ids import BlobId
 from dkfs.store.blobs import BlobSource, HashAlgo, hash_function
+from dkfs.store.collect_sweep import Sweep
 from dkfs.store.index import (
     INDEX_NAME,
     Index,
@@ -31,7 +35,8 @@ from dkfs.store.segments import (
     segment_path,
     sync_directory,
 )
-from dkfs.store.writer import Writer, WriteSide
+from dkfs.store.side import WriteSide
+from dkfs.store.writer import Writer
 
 # What a directory may hold that becomes a store: the rest of a creation that was interrupted, and what mkfs leaves.
 _NOT_IN_THE_WAY = {
@@ -41,6 +46,8 @@ _NOT_IN_THE_WAY = {
     f"{INDEX_NAME}.new-lock",
     "lost+found",
 }
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +68,18 @@ class Store:
         self.path = path
         self._index = index
         self._lock = lock
-        self._segments = path / SEGMENTS_NAME
+        self.segments = path / SEGMENTS_NAME
         self.uuid = UUID(bytes=_meta(index, UUID_KEY))
         self.hash_algo = _meta(index, HASH_KEY).decode()
         self._hash = hash_function(self.hash_algo)
-        self._blobs = BlobSource(SegmentReader(self._segments), self._hash)
+        self._blobs = BlobSource(SegmentReader(self.segments), self._hash)
         self._write_side: WriteSide | None = None
         if lock is not None:
             with self.read() as reader:
                 tail = reader.tail()
                 known = {number for number, _ in reader.segments()}
             output = SegmentWriter(
-                self._segments, self.uuid.bytes, tail, limit=segment_limit, known=known
+                self.segments, self.uuid.bytes, tail, limit=segment_limit, known=known
             )
             self._write_side = WriteSide(output)
 
@@ -156,9 +163,53 @@ class Store:
 
         Leaving it normally commits durably, an exception aborts.
         """
-        if self._write_side is None:
-            raise StoreError(f"store {self.path} is not open for writing")
-        return Writer(self._index, self._blobs, self._write_side)
+        return Writer(self._index, self._blobs, self._writing())
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """For the length of the block, remember what puts rely on; raises StoreBusyError if that is so already."""
+        side = self._writing()
+        with side.mutex:
+            if side.touched is not None:
+                raise StoreBusyError(f"store {self.path} is being collected already")
+            side.touched = set()
+        try:
+            yield
+        finally:
+            with side.mutex:
+                side.touched = None
+
+    def sweep(self) -> Sweep:
+        """Begin a transaction of a collection; otherwise like write()."""
+        return Sweep(self._index, self._blobs, self._writing())
+
+    @property
+    def segment_limit(self) -> int:
+        """The bytes at which a segment is full."""
+        return self._writing().output.limit
+
+    def bury(self, at: Callable[[str], None] = lambda _: None) -> int:
+        """Remove segments that ended, and that nobody reads any more; return how many bytes that gives back.
+
+        *at* hears that the index does not know them any more.  Raises StoreError.
+        """
+        with self.read() as reader:
+            if not any(row.is_dead for _, row in reader.segments()):
+                return 0
+        freed = 0
+        with self.sweep() as sweep:
+            # The transaction itself is no reader, and whoever begins to read now sees that they ended.
+            numbers = sweep.bury(self._index.oldest_reader())
+        at("rows of segments removed")
+        self._blobs.close()  # an open file keeps its room
+        for number in numbers:
+            path = segment_path(self.segments, number)
+            try:
+                freed += path.stat().st_size
+                path.unlink()
+            except OSError as exc:
+                log.warning("segment %s is left for the next opening: %s", path, exc.strerror)
+        return freed
 
     def size(self) -> StoreSize:
         """Return how much room the store takes; raises StoreError."""
@@ -171,17 +222,22 @@ class Store:
     def segment_sizes(self) -> dict[int, int]:
         """Return the size of every segment file in bytes, by number; raises StoreError."""
         try:
-            return {n: path.stat().st_size for n, path in list_segments(self._segments)}
+            return {n: path.stat().st_size for n, path in list_segments(self.segments)}
         except OSError as exc:
             raise StoreError(f"store {self.path} cannot be read: {exc.strerror}") from exc
 
     def check_segment(self, number: int) -> None:
         """Raise CorruptError unless segment *number* starts with the header it must have."""
-        check_header(segment_path(self._segments, number), number, self.uuid.bytes)
+        check_header(segment_path(self.segments, number), number, self.uuid.bytes)
 
     def verify_index(self) -> list[str]:
         """Return what is wrong with the pages of the index; empty if a writer never lets them rest."""
         return verify_pages(self.path / INDEX_NAME)
+
+    def _writing(self) -> WriteSide:
+        if self._write_side is None:
+            raise StoreError(f"store {self.path} is not open for writing")
+        return self._write_side
 
     def hash(self, data: bytes) -> BlobId:
         """Return the id that names *data* in this store."""

@@ -1,0 +1,274 @@
+"""Collecting: what nothing refers to leaves the store, and its room goes back to the disk.
+
+Rows of dead blobs go first, then segments with much that is dead are given up: what is left of them is copied, its rows
+are moved, and when none leads there any more, by a view of its own, the segment ends.  Its file is removed once nobody
+reads an older view.  Every transaction is small and complete in itself: a collection may be ended anywhere, also by
+a crash, and the next one goes on.
+"""
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from dkfs.errors import StoreError
+from dkfs.model.ids import Seq
+from dkfs.store.collect_copy import Copied
+from dkfs.store.collect_plan import MAX_UNUSED, Victim, groups
+from dkfs.store.collect_survey import Findings, Progress
+from dkfs.store.collect_sweep import JournalRecord, Kept, Swap, Sweep
+from dkfs.store.reserve import Reserve
+from dkfs.store.segments import RECORD
+from dkfs.store.store import Store
+
+_MARGIN: Final = 1024 * 1024  # bytes of the disk that a copy leaves to others
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Surveyor(Protocol):
+    """The reading half of a collection, in this process or in another; see Survey."""
+
+    def look(self, *, max_unused: float) -> Findings:
+        """See Survey."""
+        ...
+
+    def refresh(self) -> Seq:
+        """See Survey."""
+        ...
+
+    def dead(self) -> Iterator[list[Swap]]:
+        """See Survey."""
+        ...
+
+    def copy(self, number: int, segments: Sequence[int], *, with_journals: bool) -> Copied | None:
+        """See Survey."""
+        ...
+
+    def moves(self) -> Iterator[list[Swap]]:
+        """See Survey."""
+        ...
+
+    def checkpoint(self) -> Iterator[JournalRecord]:
+        """See Survey."""
+        ...
+
+
+class Pace:
+    """How much is done at once: all that fits into a slice, and then a pause."""
+
+    def __init__(self, *, slice_s: float, pause: Callable[[float], None]) -> None:
+        """Work for *slice_s* seconds at most in one transaction; *pause* hears how long one took."""
+        self._slice_s = slice_s
+        self._pause = pause
+        self._rows = 64
+
+    @property
+    def rows(self) -> int:
+        """How many rows a transaction may change."""
+        return self._rows
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Hear that *rows* rows took so long, and rest."""
+        if seconds > self._slice_s:
+            self._rows = max(self._rows // 2, 8)
+        elif rows == self._rows and seconds < self._slice_s / 2:
+            self._rows = min(self._rows * 2, 16384)
+        self._pause(seconds)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a collection did; sizes in bytes."""
+
+    findings: Findings
+    dead_blobs: int = 0  # that were removed
+    freed: int = 0  # that the disk has back, less what was written
+    pending: int = 0  # of segments that ended and are still being read by somebody
+    skipped: tuple[int, ...] = ()  # segments that could not be given up
+    seconds: float = 0.0
+
+
+class Collection:
+    """One collection of a store that is open for writing."""
+
+    def __init__(
+        self,
+        store: Store,
+        surveyor: Surveyor,
+        *,
+        reserve: Reserve,
+        pace: Pace,
+        say: Progress,
+        at: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Collect *store* with the help of *surveyor*; *at* hears of every step that was taken."""
+        self._store = store
+        self._surveyor = surveyor
+        self._reserve = reserve
+        self._pace = pace
+        self._say = say
+        self._at = at
+        self._kept = Kept()
+        self._number = 0  # of the next segment to be made, 0: it has none yet
+        self._seen = Seq(0)  # everything up to this version is marked
+
+    def run(self, *, max_unused: float = MAX_UNUSED) -> Report:
+        """Do it; raises CorruptError if what is alive cannot be told, StoreError."""
+        started = time.monotonic()
+        with self._store.collecting(), self._reserve.spending():
+            freed = self._bury()
+            findings = self._surveyor.look(max_unused=max_unused)
+            self._seen = self._surveyor.refresh()
+            self._at("looked")
+            report = Report(findings, freed=freed)
+            report.dead_blobs = self._remove_dead(findings.dead_blobs)
+            self._give_up(findings, report)
+            with self._store.read() as reader:
+                report.pending = sum(row.length for _, row in reader.segments() if row.is_dead)
+        report.seconds = time.monotonic() - started
+        return report
+
+    def _remove_dead(self, total: int) -> int:
+        """Remove the rows of dead blobs; return how many."""
+        count = 0
+        is_done = False
+        while not is_done:
+            is_done = True
+            for batch in self._surveyor.dead():
+                removed = self._swap(batch)
+                if removed is None:
+                    # A rollback may have brought back what was dead when it was looked at.
+                    self._seen = self._surveyor.refresh()
+                    is_done = False
+                    break
+                count += removed
+                self._say("removing", count, total)
+                self._at("dead rows removed")
+        return count
+
+    def _give_up(self, findings: Findings, report: Report) -> None:
+        """Give up the segments of the plan, group by group, so that room comes back as early as it can."""
+        victims = findings.plan.victims
+        if not victims:
+            return
+        with self._store.read() as reader:
+            newest = reader.tail().segment
+        if any(victim.number == newest for victim in victims):
+            self._write(Sweep.roll)
+            self._at("rolled")
+        if findings.plan.is_checkpoint:
+            report.freed -= self._make_checkpoint()
+        skipped: list[int] = []
+        total = sum(victim.size for victim in victims)
+        done = 0
+        for group in groups(victims, limit=self._store.segment_limit):
+            numbers = [victim.number for victim in group]
+            try:
+                report.freed += self._empty(group, with_journals=not findings.plan.is_checkpoint)
+            except StoreError as exc:
+                # A disk that is full, or a segment that is damaged: it stays as it is, nothing is lost.
+                log.warning("segments %s are not given up: %s", numbers, exc)
+                skipped += numbers
+            done += sum(victim.size for victim in group)
+            self._say("giving up segments", done, total)
+        report.skipped = tuple(skipped)
+
+    def _empty(self, group: Sequence[Victim], *, with_journals: bool) -> int:
+        """Move everything out of the segments of *group*, and end them; return the bytes gained."""
+        numbers = [victim.number for victim in group]
+        written = 0
+        while True:
+            self._check_room(sum(victim.kept for victim in group) - written)
+            if not self._number:
+                self._number = self._write(Sweep.allocate)
+            copied = self._reserve.attempt(
+                partial(self._surveyor.copy, self._number, numbers, with_journals=with_journals)
+            )
+            if copied is None:
+                break
+            with_journals = False
+            self._number = 0
+            written += copied.length
+            self._at("copied")
+            try:
+                self._write(partial(Sweep.adopt, copied=copied))
+            except StoreError:
+                copied.vanish()
+                raise
+            self._at("adopted")
+            for batch in self._surveyor.moves():
+                self._swap(batch)
+                self._at("rows moved")
+        self._write(partial(Sweep.end_segments, numbers=numbers))
+        self._at("ended")
+        return self._bury() - written
+
+    def _make_checkpoint(self) -> int:
+        """Write a checkpoint; return how many bytes it takes."""
+        written = 0
+        for record in self._surveyor.checkpoint():
+            self._write(partial(Sweep.add_journal, record=record))
+            written += RECORD.size + len(record.stored)
+            self._at("checkpoint written" if record.is_last else "part of a checkpoint written")
+        return written
+
+    def _bury(self) -> int:
+        return self._reserve.attempt(partial(self._store.bury, at=self._at))
+
+    def _swap(self, swaps: Sequence[Swap]) -> int | None:
+        """Change rows in as many transactions as the pace wants; return how many, None if it must be looked again."""
+        count = done = 0
+        while done < len(swaps):
+            part = swaps[done : done + self._pace.rows]
+            changed = self._write(partial(self._swap_part, swaps=part), rows=len(part))
+            if changed is None:
+                return None
+            done += len(part)
+            count += changed
+        return count
+
+    def _swap_part(self, sweep: Sweep, swaps: Sequence[Swap]) -> int | None:
+        if sweep.last_move() > self._seen:
+            return None
+        sweep.take_touched(self._kept)
+        return sweep.swap(swaps, self._kept)
+
+    def _write(self, work: Callable[[Sweep], T], *, rows: int = 0) -> T:
+        """Do *work* in a transaction of its own, with the reserve if it must be."""
+
+        def transaction() -> T:
+            with self._store.sweep() as sweep:
+                return work(sweep)
+
+        started = time.monotonic()
+        result = self._reserve.attempt(transaction)
+        self._pace.took(rows, time.monotonic() - started)
+        return result
+
+    def _check_room(self, need: int) -> None:
+        """Raise StoreError (ENOSPC) rather than fill the disk, which others use too."""
+        if need <= 0:
+            return
+        room = _room(self._store.path)
+        if room < need + _MARGIN and room + self._reserve.held >= need + _MARGIN:
+            self._reserve.give_up()
+            room = _room(self._store.path)
+        if room < need:
+            error = StoreError(
+                f"{room} bytes are left on the disk of {self._store.path}, need {need}"
+            )
+            error.errno = errno.ENOSPC
+            raise error
+
+
+def _room(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,258 @@
+"""The reading half of a collection: what is alive, what would come back, and the copies of what has to move.
+
+It may run in a process of its own: it opens the store for reading only, and what it takes and returns can be sent.
+Views are given up as early as can be: an old one keeps pages of the index from being used again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final, NamedTuple
+
+from dkfs.core import codec
+from dkfs.core.location import (
+    JOURNAL,
+    LOST,
+    SegmentRow,
+    decode_blob_location,
+    encode_blob_location,
+)
+from dkfs.core.varint import read_varint
+from dkfs.model.ids import BlobId, NodeId, Seq
+from dkfs.model.node import NodeState
+from dkfs.store.blobs import Encoder
+from dkfs.store.collect_copy import EMPTY_SIZE, Copied, SegmentCopy
+from dkfs.store.collect_mark import Marker
+from dkfs.store.collect_plan import Plan, SegmentUse, plan
+from dkfs.store.collect_sweep import JournalRecord, Swap
+from dkfs.store.collect_table import LIVE, BlobTable
+from dkfs.store.journals import checkpoint
+from dkfs.store.reader import Reader
+from dkfs.store.rows import NODE_KEY, seal, unseal
+from dkfs.store.salvage import Record, Salvage
+from dkfs.store.segments import RECORD, segment_path
+from dkfs.store.store import Store
+
+# Hears what is being done, how much of it is done, and of how much; 0: not known.
+Progress = Callable[[str, int, int], None]
+# Tells whether a state will be gone once what is going to be forgotten is forgotten.
+IsDropped = Callable[[NodeId, Seq], bool]
+
+_BATCH: Final = 1024  # rows sent at once
+_COPY_MOST: Final = 200_000  # records in one copy: what is known of them is held in memory
+_TELL_EVERY: Final = 2048  # rows
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a survey found, and what it would do about it; all sizes in bytes."""
+
+    blobs: int
+    dead_blobs: int
+    segment_bytes: int
+    live_bytes: int  # of these: records that are needed
+    journal_bytes: int  # ... and journals, needed for a rebuild of the index
+    plan: Plan
+
+    @property
+    def dead_bytes(self) -> int:
+        """What is of no use."""
+        return self.segment_bytes - self.live_bytes - self.journal_bytes
+
+
+class Survey:
+    """One survey of a store, and what a collection asks it afterwards."""
+
+    def __init__(self, store: Store, *, limit: int, say: Progress) -> None:
+        """Look at *store*; segments are full at *limit* bytes. *say* may raise to end it."""
+        self._store = store
+        self._limit = limit
+        self._say = say
+        self._last = Seq(0)
+        self._marker: Marker | None = None
+        self._moves: list[tuple[BlobId, bytes, int]] = []  # blob, row, its new offset
+        self._number = 0  # of the segment with the last copy
+
+    def look(self, *, max_unused: float, is_dropped: IsDropped | None = None) -> Findings:
+        """Find out what is alive, and what to do; raises CorruptError if that cannot be told."""
+        with self._store.read() as reader:
+            self._last = reader.last
+            self._say("looking", 0, 0)
+            marker = self._marker = Marker(BlobTable(reader))
+            marker.mark(reader, self._states(reader, is_dropped))
+            uses = list(_uses(reader, marker.table))
+            cost = self._checkpoint_size(reader) if any(use.journals for use in uses) else None
+        table = marker.table
+        return Findings(
+            blobs=len(table),
+            dead_blobs=sum(1 for _ in table.dead()),
+            segment_bytes=sum(use.size for use in uses),
+            live_bytes=sum(use.live for use in uses),
+            journal_bytes=sum(use.journals for use in uses),
+            plan=plan(
+                uses,
+                max_unused=max_unused,
+                overhead=EMPTY_SIZE,
+                limit=self._limit,
+                checkpoint=cost,
+            ),
+        )
+
+    def refresh(self) -> Seq:
+        """Look at the versions that were made since; return the last one that was looked at."""
+        assert self._marker is not None
+        with self._store.read() as reader:
+            after, self._last = self._last, reader.last
+            states = (
+                state
+                for record in reader.log(Seq(after + 1), reader.last)
+                for node in record.all_nodes
+                if (state := reader.node(node, record.seq)) is not None
+            )
+            self._marker.mark(reader, states)
+        return self._last
+
+    def dead(self) -> Iterator[list[Swap]]:
+        """Yield the rows of what nothing refers to, in order of their keys."""
+        assert self._marker is not None
+        table = self._marker.table
+        numbers = table.dead()
+        while chunk := list(islice(numbers, _BATCH)):
+            with self._store.read() as reader:
+                swaps = [Swap(row.blob, row.value, None) for _, row in table.rows(reader, chunk)]
+            yield swaps
+
+    def copy(self, number: int, segments: Sequence[int], *, with_journals: bool) -> Copied | None:
+        """Make segment *number* of what the index still has in *segments*; None if that is nothing.
+
+        At most so many records that they fit into memory: to be called until there is nothing.  Raises StoreError.
+        """
+        self._number = number
+        with self._store.read() as reader:
+            rows = list(islice(_rows_in(reader, frozenset(segments)), _COPY_MOST))
+            journals = [
+                (source, row)
+                for source in segments
+                if with_journals and (row := reader.segment(source)) is not None
+                if row.journal_txn > reader.checkpoint()
+            ]
+        if not rows and not journals:
+            return None
+        rows.sort(key=lambda row: row.place)
+        with SegmentCopy(self._store.segments, self._store.uuid.bytes, number) as out:
+            self._moves = [(row.blob, row.value, offset) for row, offset in self._copied(out, rows)]
+            self._moves.sort()
+            for source, segment in journals:
+                self._copy_journals(out, source, segment)
+            return out.finish()
+
+    def moves(self) -> Iterator[list[Swap]]:
+        """Yield the rows that lead to the last copy, in order of their keys."""
+        for start in range(0, len(self._moves), _BATCH):
+            yield [self._moved(*move) for move in self._moves[start : start + _BATCH]]
+
+    def checkpoint(self) -> Iterator[JournalRecord]:
+        """Yield the parts of a checkpoint; the view that they are of is held until the last."""
+        compress, name = Encoder().compress, self._store.hash
+        with self._store.read() as reader:
+            txn = reader.tail().txn
+            parts = checkpoint(reader, txn)
+            plain = next(parts, None)
+            done = 0
+            while plain is not None:
+                self._say("writing a checkpoint", done, 0)
+                following = next(parts, None)
+                yield JournalRecord(
+                    name(plain), compress(plain), len(plain), txn, is_last=following is None
+                )
+                plain, done = following, done + 1
+
+    def _states(self, reader: Reader, is_dropped: IsDropped | None) -> Iterator[NodeState]:
+        total = reader.count("nodes")
+        for done, (key, value) in enumerate(reader.rows("nodes")):
+            if done % _TELL_EVERY == 0:
+                self._say("looking", done, total)
+            if is_dropped is not None:
+                node, seq = NODE_KEY.unpack(key)
+                if is_dropped(node, seq):
+                    continue
+            yield codec.decode_node(unseal("nodes", key, value))
+
+    def _copied(
+        self, out: SegmentCopy, rows: Sequence["_PlacedRow"]
+    ) -> Iterator[tuple["_PlacedRow", int]]:
+        """Copy *rows*, which lie in this order; yield each with its new offset."""
+        for done, run in enumerate(_runs(rows)):
+            if done % 64 == 0:
+                self._say("copying", out.length, 0)
+            segment, offset = run[0].place
+            size = run[-1].end - offset
+            at = out.copy(segment, offset, size, records=len(run))
+            for row in run:
+                yield row, at + row.place[1] - offset
+
+    def _copy_journals(self, out: SegmentCopy, source: int, row: SegmentRow) -> None:
+        with Salvage(segment_path(self._store.segments, source), source) as salvage:
+            for record in salvage.records(end=row.length):
+                if isinstance(record, Record) and record.encoding == JOURNAL:
+                    out.add_journal(
+                        record.blob, record.stored, length=record.length, txn=row.journal_txn
+                    )
+
+    def _moved(self, blob: BlobId, value: bytes, offset: int) -> Swap:
+        location = decode_blob_location(unseal("blobs", blob, value))
+        location = replace(location, segment=self._number, offset=offset)
+        return Swap(blob, value, seal(blob, encode_blob_location(location)))
+
+    def _checkpoint_size(self, reader: Reader) -> int:
+        """Return the bytes that a checkpoint would take."""
+        encoder = Encoder()
+        return sum(
+            RECORD.size + len(encoder.compress(plain))
+            for plain in checkpoint(reader, reader.tail().txn)
+        )
+
+
+class _PlacedRow(NamedTuple):
+    """A row of the table blobs, and where its record lies."""
+
+    place: tuple[int, int]  # segment, offset
+    end: int  # the offset after the record
+    blob: BlobId
+    value: bytes
+
+
+def _uses(reader: Reader, table: BlobTable) -> Iterator[SegmentUse]:
+    live: dict[int, int] = {}
+    for segment, size, mark in zip(table.segments, table.sizes, table.marks, strict=True):
+        if mark & LIVE:
+            live[segment] = live.get(segment, 0) + size
+    done = reader.checkpoint()
+    for number, row in reader.segments():
+        if not row.is_dead:
+            journals = row.journal_bytes if row.journal_txn > done else 0
+            yield SegmentUse(number, row.length, live.get(number, 0), journals)
+
+
+def _rows_in(reader: Reader, segments: frozenset[int]) -> Iterator[_PlacedRow]:
+    """Yield every row that leads into *segments*, in order of the keys."""
+    for key, value in reader.rows("blobs"):
+        # Only the segment is looked at first: most rows are of others, and there may be millions.
+        if value[0] == 2 and read_varint(value, 2)[0] not in segments:
+            continue
+        location = decode_blob_location(unseal("blobs", key, value))
+        if location.encoding != LOST and location.segment in segments:
+            end = location.offset + RECORD.size + location.stored_length
+            yield _PlacedRow((location.segment, location.offset), end, BlobId(key), value)
+
+
+def _runs(rows: Iterable[_PlacedRow]) -> Iterator[list[_PlacedRow]]:
+    """Yield runs of *rows* that lie side by side."""
+    run: list[_PlacedRow] = []
+    for row in rows:
+        if run and row.place != (run[-1].place[0], run[-1].end):
+            yield run
+            run = []
+        run.append(row)
+    if run:
+        yield run
