@@ -5,10 +5,11 @@ from collections.abc import Collection, Iterator
 
 from dkfs.core import codec
 from dkfs.core.location import decode_blob_location
+from dkfs.core.manifest import decode_manifest_node
 from dkfs.errors import CorruptError, DkfsError
 from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import NodeState
-from dkfs.store.damage import Damage, Kind
+from dkfs.store.damage import Damage, DamageKind
 from dkfs.store.reader import Reader
 from dkfs.store.rows import NODE_KEY, unseal
 
@@ -74,7 +75,7 @@ class Reach:
             try:
                 leads_to, is_leaf = self._children(node)
             except CorruptError as exc:
-                self._below[node] = Damage(str(exc), blob=node, kind=Kind.BLOB)
+                self._below[node] = Damage(str(exc), blob=node, kind=DamageKind.BLOB)
                 continue
             open_nodes.add(node)
             stack.append((node, leads_to))
@@ -84,8 +85,9 @@ class Reach:
 
     def _children(self, node: BlobId) -> tuple[tuple[BlobId, ...], bool]:
         """Return what a manifest's *node* leads to, and whether that are chunks; raises CorruptError."""
-        entries = codec.decode_manifest(self._reader.blob(node))
-        return tuple(entry.blob for entry in entries if entry.blob is not None), True
+        found = decode_manifest_node(self._reader.blob(node))
+        blobs = tuple(entry.blob for entry in found.entries if entry.blob is not None)
+        return blobs, found.level == 0
 
     def _add_deltas(self) -> None:
         """Add what cannot be restored because a base is damaged, with the damage of the base."""
@@ -95,10 +97,10 @@ class Reach:
             if blob in self._bad:
                 continue
             try:
-                decode_blob_location(unseal("blobs", key, value))
-                bases: tuple[BlobId, ...] = ()
+                location = decode_blob_location(unseal("blobs", key, value))
+                bases = self._reader.bases(blob, location) if location.depth else ()
             except DkfsError as exc:
-                self._bad[blob] = Damage(str(exc), blob=blob, kind=Kind.BLOB)
+                self._bad[blob] = Damage(str(exc), blob=blob, kind=DamageKind.BLOB)
                 continue
             for base in bases:
                 users.setdefault(base, []).append(blob)

@@ -1,19 +1,19 @@
 """Records found in a segment file by looking at its bytes alone, past any damage.
 
-Every record that is yielded matches its checksum. Where none begins, the next place where one does is searched for:
-by its shape first, then by its checksum.
+Every record that is yielded matches its checksum, or is one that the caller knows of. Where none begins, the next place
+where one does is searched for: by its shape first, then by its checksum.
 """
 
 import os
 import re
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 from zlib import crc32
 
-from dkfs.core.location import BLOB_LIMIT
+from dkfs.core.location import BLOB_LIMIT, JOURNAL
 from dkfs.errors import StoreError
 from dkfs.model.ids import BlobId
 from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD
@@ -36,23 +36,46 @@ _FOOTER_MAGIC: Final = b"dkfs-end"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record that is where it says and matches its checksum."""
+    """A record that is where it says."""
 
     blob: BlobId
     segment: int
     offset: int
     encoding: int
     length: int  # bytes, plain
-    stored: bytes
+    stored_length: int
+    stored: bytes  # empty if it was not read, because the caller knows of it
+
+    @property
+    def end(self) -> int:
+        """Where the next record begins."""
+        return self.offset + RECORD.size + self.stored_length
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What a sealed segment ends with."""
+
+    offset: int
+    records: int
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+        return self.offset + FOOTER.size
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Bytes that are no record: damage, or the rest of a transaction that never was."""
 
-    segment: int
     offset: int
     end: int  # exclusive
+
+
+def nothing(_: Record) -> bool:
+    """Know of no record."""
+    return False
 
 
 class Salvage:
@@ -74,47 +97,58 @@ class Salvage:
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
-    def records(self, start: int = HEADER_SIZE, end: int | None = None) -> Iterator[Record | Gap]:
-        """Yield what there is from *start*, where a record should begin, to *end*, by default of the file."""
+    def records(
+        self,
+        start: int = HEADER_SIZE,
+        end: int | None = None,
+        *,
+        knows: Callable[[Record], bool] = nothing,
+    ) -> Iterator[Record | Footer | Gap]:
+        """Yield what there is from *start*, where a record should begin, to *end*, by default of the file.
+
+        Of a record that the caller *knows* only the header is read.
+        """
         end = self.size if end is None else min(end, self.size)
         offset = start
         while offset < end:
-            found = self.record(offset)
-            if found is not None:
-                yield found
-                offset += RECORD.size + len(found.stored)
-            elif self._is_footer(offset):
-                offset += FOOTER.size
-            else:
-                after = min(self._next(offset), end)
-                yield Gap(self.number, offset, after)
-                offset = after
+            found: Record | Footer | Gap | None = self._head(offset)
+            if not isinstance(found, Record) or not knows(found):
+                found = self.record(offset) or self._footer(offset)
+                found = found or Gap(offset, min(self._next(offset), end))
+            yield found
+            offset = found.end
 
     def record(self, offset: int) -> Record | None:
-        """Return the record at *offset*, None if none is there; raises StoreError."""
+        """Return the record at *offset*, None if none is there that matches its checksum; raises StoreError."""
+        head = self._head(offset)
+        if head is None:
+            return None
+        crc = int.from_bytes(self._read(offset + 4, 4), "big")
+        stored = self._read(offset + RECORD.size, head.stored_length)
+        covered = _CHECKED.pack(head.encoding, head.length, head.blob)
+        if len(stored) < head.stored_length or crc != crc32(stored, crc32(covered)):
+            return None
+        return replace(head, stored=stored)
+
+    def _head(self, offset: int) -> Record | None:
+        """Return what may be a record at *offset*, by its header alone."""
         head = self._read(offset, RECORD.size)
         if len(head) < RECORD.size:
             return None
-        stored_length, crc, encoding, length, blob = RECORD.unpack(head)
-        if max(stored_length, length) > BLOB_LIMIT:
+        stored_length, _, encoding, length, blob = RECORD.unpack(head)
+        end = offset + RECORD.size + stored_length
+        if max(stored_length, length) > BLOB_LIMIT or end > self.size or encoding > JOURNAL:
             return None
-        if offset + RECORD.size + stored_length > self.size:
-            return None
-        stored = self._read(offset + RECORD.size, stored_length)
-        if len(stored) < stored_length or crc != crc32(
-            stored, crc32(_CHECKED.pack(encoding, length, blob))
-        ):
-            return None
-        return Record(BlobId(blob), self.number, offset, encoding, length, stored)
+        return Record(BlobId(blob), self.number, offset, encoding, length, stored_length, b"")
 
-    def _is_footer(self, offset: int) -> bool:
+    def _footer(self, offset: int) -> Footer | None:
         data = self._read(offset, FOOTER.size)
         if len(data) < FOOTER.size:
-            return False
-        mark, crc, magic, _, length = FOOTER.unpack(data)
-        return (mark, magic, length) == (_FOOTER_MARK, _FOOTER_MAGIC, offset) and crc == crc32(
-            data[8:]
-        )
+            return None
+        mark, crc, magic, records, length = FOOTER.unpack(data)
+        if (mark, magic, length) != (_FOOTER_MARK, _FOOTER_MAGIC, offset) or crc != crc32(data[8:]):
+            return None
+        return Footer(offset, records)
 
     def _next(self, offset: int) -> int:
         """Return where the next record or footer behind *offset* begins; the end if there is none."""
@@ -134,7 +168,7 @@ class Salvage:
         return self.size
 
     def _begins(self, offset: int) -> bool:
-        return self._is_footer(offset) or self.record(offset) is not None
+        return self._footer(offset) is not None or self.record(offset) is not None
 
     def _read(self, offset: int, length: int) -> bytes:
         try:

@@ -1,0 +1,134 @@
+"""Whether the segments are what the index says: files, headers, footers, one record after the other, and journals.
+
+Of a record that the index knows at its place only the header is read here; whatever else lies in a segment is compared
+with its checksum.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from dkfs.core.location import JOURNAL, SegmentRow
+from dkfs.errors import CorruptError, StoreError
+from dkfs.store.check_journals import JournalChecker
+from dkfs.store.check_rows import OnProgress
+from dkfs.store.damage import DamageKind, Notes
+from dkfs.store.reader import Reader
+from dkfs.store.rows import OLD_FORMAT
+from dkfs.store.salvage import Footer, Gap, Record, Salvage
+from dkfs.store.segments import HEADER_SIZE, check_header, segment_path
+
+_EVERY: Final = 1024  # records between two calls of OnProgress
+
+
+class SegmentChecker:
+    """Checks every segment that is in use; then how far each can be relied on is in `usable`."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        directory: Path,
+        uuid: bytes,
+        notes: Notes,
+        on_progress: OnProgress,
+    ) -> None:
+        self.usable: dict[int, int] = {}  # bytes of each segment, as far as the file goes
+        self.known = 0  # records of blobs that are where the index says
+        self._reader = reader
+        self._directory = directory
+        self._uuid = uuid
+        self._notes = notes
+        self._on_progress = on_progress
+        self._journals = JournalChecker(reader, notes)
+
+    def run(self) -> None:
+        """Check them all."""
+        rows = self._rows()
+        total = sum(row.length for row in rows.values())
+        done = 0
+        for number, row in rows.items():
+            self._on_progress("segments", done, total)
+            with self._notes.noting(kind=DamageKind.SEGMENT):
+                self._check(number, row, done, total)
+            done += row.length
+        if self._reader.format != OLD_FORMAT:
+            self._journals.finish()
+
+    def _rows(self) -> dict[int, SegmentRow]:
+        """Return what the index says of every segment in use; made up for a store of format 1, which says nothing."""
+        tail = self._reader.tail()
+        if self._reader.format == OLD_FORMAT:
+            numbers = range(1, tail.segment + 1)
+            sizes = {n: self._size(n) for n in numbers}
+            return {
+                n: SegmentRow(tail.length if n == tail.segment else max(sizes[n], HEADER_SIZE))
+                for n in numbers
+            }
+        rows: dict[int, SegmentRow] = {}
+        with self._notes.noting():
+            rows.update((n, row) for n, row in self._reader.segments() if not row.is_dead)
+        if tail.segment and (tail.segment not in rows or rows[tail.segment].length != tail.length):
+            self._notes.add(f"segment {tail.segment} is not {tail.length} bytes in its row")
+        return rows
+
+    def _size(self, number: int) -> int:
+        try:
+            return segment_path(self._directory, number).stat().st_size
+        except OSError:
+            return 0  # what was to be read from it says so
+
+    def _check(self, number: int, row: SegmentRow, done: int, total: int) -> None:
+        path = segment_path(self._directory, number)
+        if not path.exists():
+            raise StoreError(f"segment {path} is missing")
+        with Salvage(path, number) as salvage:
+            self.usable[number] = min(salvage.size, row.length)
+            is_whole = salvage.size >= row.length
+            if not is_whole:
+                self._add(f"segment {number} has {salvage.size} bytes, need {row.length}")
+            with self._notes.noting(kind=DamageKind.SEGMENT):
+                check_header(path, number, self._uuid)
+            records = journal_bytes = 0
+            for found in salvage.records(end=row.length, knows=self._knows):
+                if isinstance(found, Gap):
+                    # If anything needs what was there, it is missed: a blob by its row, a journal by its number.
+                    is_whole = False
+                elif isinstance(found, Footer):
+                    if is_whole:
+                        self._end(number, found, records, row.length)
+                else:
+                    records += 1
+                    if found.encoding == JOURNAL:
+                        journal_bytes += found.end - found.offset
+                        self._journals.add(found)
+                    if not records % _EVERY:
+                        self._on_progress("segments", done + found.end, total)
+        if is_whole and journal_bytes != row.journal_bytes:
+            self._add(
+                f"segment {number} has {journal_bytes} bytes of journals, its row says"
+                f" {row.journal_bytes}"
+            )
+
+    def _end(self, number: int, footer: Footer, records: int, length: int) -> None:
+        if footer.end != length:
+            self._add(f"segment {number} ends at {footer.end}, its row says {length}")
+        if footer.records != records:
+            self._add(f"segment {number} has {records} records, its footer says {footer.records}")
+
+    def _knows(self, record: Record) -> bool:
+        """Return whether the index has the blob of *record* there."""
+        try:
+            at = self._reader.location(record.blob)
+        except CorruptError:
+            return False  # a damage of its own
+        if at is None or (at.segment, at.offset) != (record.segment, record.offset):
+            return False
+        is_same = (at.encoding, at.stored_length, at.length) == (
+            record.encoding,
+            record.stored_length,
+            record.length,
+        )
+        self.known += is_same
+        return is_same
+
+    def _add(self, message: str) -> None:
+        self._notes.add(message, kind=DamageKind.SEGMENT)
