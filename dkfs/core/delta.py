@@ -13,7 +13,7 @@ A signed number n is the varint 2n, or -2n - 1 if it is negative. What no copy c
 literals in between as bytes of the reference that were replaced, so that the distance is 0 wherever nothing moved.
 
 encode() never looks at the reference. decode() takes any bytes: what it returns has the length asked for, or it raises
-CorruptError, and it uses at most ten times that length of memory.
+CorruptError, and it needs at most ten times that length of memory.
 """
 
 import re
@@ -83,21 +83,21 @@ def encode(data: bytes, copies: Sequence[Copy], compress: Compress | None = None
 def decode(payload: bytes, reference: bytes, length: int, decompress: Decompress) -> bytes:
     """Return the *length* bytes that *payload* makes out of *reference*; raises CorruptError."""
     try:
-        copies, at = _copies(payload, len(reference), length)
+        gaps, copied, at = _copied(payload, reference, length)
     except IndexError:
         raise CorruptError(f"delta of {len(payload)} bytes ends too early") from None
-    left = length - sum(copy.length for copy in copies)
+    left = length - sum(map(len, copied))
     literals = payload[at:]
     if payload[0] & _COMPRESSED:
         literals = decompress(literals, left)
     if len(literals) != left:
         raise CorruptError(f"delta with {len(literals)} literal bytes, need {left}")
     parts = []
-    at = used = 0
-    for offset, source, size in copies:
-        parts.append(literals[used : used + offset - at])
-        parts.append(reference[source : source + size])
-        used, at = used + offset - at, offset + size
+    used = 0
+    for gap, part in zip(gaps, copied, strict=True):
+        parts.append(literals[used : used + gap])
+        parts.append(part)
+        used += gap
     parts.append(literals[used:])
     return b"".join(parts)
 
@@ -168,28 +168,33 @@ def read_signed(data: bytes, at: int) -> tuple[int, int]:
     return -(value >> 1) - 1 if value & 1 else value >> 1, at
 
 
-def _copies(payload: bytes, reference_length: int, length: int) -> tuple[list[Copy], int]:
-    """Return the copies of a program and where its literals begin; raises CorruptError, IndexError."""
+def _copied(payload: bytes, reference: bytes, length: int) -> tuple[list[int], list[bytes], int]:
+    """Return for each copy the literal bytes before it and its bytes, and where the literals begin.
+
+    Raises CorruptError, IndexError.
+    """
     if payload[0] & ~_COMPRESSED:
         raise CorruptError(f"delta with flags {payload[0]:#04x}, need 0 or 1")
     count, at = read_varint(payload, 1)
     if count > length // MIN_COPY:
         raise CorruptError(f"delta with {count} copies for {length} bytes")
-    copies = []
-    end = expected = 0
+    gaps, copied = [], []
+    left, source = length, 0
     for _ in range(count):
         gap, at = read_varint(payload, at)
         size, at = read_varint(payload, at)
         moved, at = read_signed(payload, at)
-        offset = end + gap
-        source = expected + gap + moved
-        end, expected = offset + size, source + size
-        if size < MIN_COPY or end > length or source < 0 or expected > reference_length:
+        source += gap + moved
+        end = source + size
+        left -= gap + size
+        if size < MIN_COPY or left < 0 or source < 0 or end > len(reference):
             raise CorruptError(
-                f"delta that copies {size} bytes from {source} of {reference_length} to {offset} of {length}"
+                f"delta that copies {size} bytes from {source} of {len(reference)}, {left} are left of {length}"
             )
-        copies.append(Copy(offset, source, size))
-    return copies, at
+        gaps.append(gap)
+        copied.append(reference[source:end])
+        source = end
+    return gaps, copied, at
 
 
 def _differences(data: bytes, reference: bytes, size: int) -> Iterator[tuple[int, int]]:
