@@ -111,7 +111,7 @@ class Manifest:
         self.content = content
         self.is_manifest = is_manifest
         self.size = size  # bytes
-        self._load = load
+        self.load = load
         self._kept = kept
         self._nodes: OrderedDict[BlobId, tuple[ManifestNode, tuple[int, ...]]] = OrderedDict()
         self._leaf: Place | None = None  # the last one
@@ -158,7 +158,7 @@ class Manifest:
         assert entry.blob is not None, "only chunks can be holes"
         node, ends = self._node(entry.blob)
         size = ends[-1] if ends else 0
-        if size != entry.length or level not in {None, node.level}:
+        if size != entry.length or (level is not None and level != node.level):
             raise CorruptError(
                 f"manifest node {entry.blob.hex()} of level {node.level} covers {size} bytes, "
                 f"need {entry.length}" + ("" if level is None else f", level {level}")
@@ -168,7 +168,7 @@ class Manifest:
     def _node(self, blob: BlobId) -> tuple[ManifestNode, tuple[int, ...]]:
         found = self._nodes.get(blob)
         if found is None:
-            node = decode_manifest_node(self._load(blob))
+            node = decode_manifest_node(self.load(blob))
             found = node, tuple(accumulate(entry.length for entry in node.entries))
             self._nodes[blob] = found
             if len(self._nodes) > self._kept:
