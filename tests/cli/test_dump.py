@@ -1,0 +1,127 @@
+"""dkfs dump."""
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Dkfs
+from tests.mounting import CHECKOUT
+
+
+def dump(store: Path, *words: str | Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "dkfs", "dump", *words, "--store", store],
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_a_tar_goes_to_stdout(store: Path) -> None:
+    done = dump(store, "7", "--archive", "tar")
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as file:
+        assert file.getnames() == [".", "etc", "etc/app.conf", "link", "odd\x1b[31m\udcff"]
+        member = file.extractfile("etc/app.conf")
+        assert member is not None
+        assert member.read() == b"port=8080\n"
+
+
+def test_what_a_zip_cannot_hold_is_said_and_names_it_cannot_are_status_1(
+    store: Path, tmp_path: Path
+) -> None:
+    done = dump(store, "8", "--archive", "zip")
+
+    assert done.returncode == 1
+    assert b"dkfs: a zip cannot hold null: a char: left out\n" in done.stderr
+    assert b"odd\\x1b[31m\\xff at version 8: left out: a zip holds names in UTF-8" in done.stderr
+    with zipfile.ZipFile(io.BytesIO(done.stdout)) as file:
+        assert file.namelist() == ["etc/", "etc/app.conf", "link"]
+
+
+def test_a_file_without_archive_is_its_bytes(store: Path, dkfs: Dkfs, tmp_path: Path) -> None:
+    assert dump(store, "4:etc/app.conf").stdout == b"port=8080\n"
+    (tmp_path / "out").write_bytes(b"old")
+
+    result = dkfs("dump", "4:etc/app.conf", "-o", tmp_path / "out", "--store", store)
+
+    assert result.out == f"wrote 1 entry, 10 B, of version 4 to {tmp_path / 'out'}\n"
+    assert (tmp_path / "out").read_bytes() == b"port=8080\n"
+    assert dump(store, "4:etc").returncode == 2
+    assert dump(store, "7:link").returncode == 2
+
+
+def test_with_output_there_is_a_summary_and_a_file_that_is_whole(
+    dkfs: Dkfs, store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tar"
+    (message,) = dkfs(
+        "dump", "4", "--archive", "tar", "-o", out, "--json", "--store", store
+    ).messages
+
+    assert message == {
+        "message_type": "summary",
+        "version": 4,
+        "output": str(out),
+        "entries": 3,
+        "bytes": out.stat().st_size,
+        "left_out": 0,
+        "problems": 0,
+    }
+    assert sorted(os.listdir(tmp_path)) == ["here", "out.tar", "store"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("99", "--archive", "tar"), 3),
+        (("4:never", "--archive", "tar"), 3),
+        (("4", "--archive", "rar"), 2),
+        (("4", "--archive", "tar", "--json"), 2),
+    ],
+)
+def test_what_cannot_be_leaves_no_file(
+    store: Path, tmp_path: Path, words: tuple[str, ...], status: int
+) -> None:
+    assert dump(store, *words).returncode == status
+    further = () if "--json" in words else ("-o", tmp_path / "out")
+    assert dump(store, *words, *further).returncode == status
+    assert sorted(os.listdir(tmp_path)) == ["store"]
+
+
+def test_a_terminal_is_refused(store: Path) -> None:
+    main, side = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "dkfs", "dump", "4", "--archive", "tar", "--store", store],
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+        stdout=side,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(side)
+    os.close(main)
+
+    assert done.returncode == 2
+    assert b"does not write to a terminal" in done.stderr
+
+
+def test_damage_is_named_and_is_status_5_and_the_rest_is_there(store: Path, tmp_path: Path) -> None:
+    (segment,) = (store / "segments").iterdir()
+    data = segment.read_bytes()
+    segment.write_bytes(data.replace(b"port=8080", b"PORT=8080"))
+
+    done = dump(store, "4", "--archive", "tar", "-o", tmp_path / "out.tar")
+
+    assert done.returncode == 5
+    assert b"etc/app.conf at version 4: left out: " in done.stderr
+    with tarfile.open(tmp_path / "out.tar") as file:
+        assert file.getnames() == [".", "etc"]
+    assert dump(store, "4:etc/app.conf").returncode == 5
+    assert dump(store, "4:etc/app.conf").stdout == b""
