@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "run": "run a program on a directory that never forgets",
     "replay": "bring a directory back from its store",
     "status": "show what a mount is doing",
+    "stats": "show what is stored, and what made it grow",
     "log": "show what was done, newest first",
     "history": "show every version of one file",
     "ls": "list a directory as it was",
