@@ -2,7 +2,8 @@
 
     dkfs history FILE [--reverse]
 
-FILE may be gone by now.  `dkfs cat VERSION:FILE` prints what it was.
+FILE may be gone by now.  `dkfs cat VERSION:FILE` prints what it was.  Where the version that changed it was forgotten,
+the operation is shown as "forgotten": the time is that of the next version that is kept, who did it is not known.
 
 exit status:
   0 ok, 2 usage, 3 nothing was ever at FILE, 4 store trouble, 5 damage found
@@ -46,8 +47,13 @@ def _line(version: FileVersion, width: int) -> str:
     fields = ", ".join(version.fields)
     return (
         f"{version.seq:>{width}}  {local_time(version.time_ns)}  {version.change}  {size:>10}"
-        f"  {kind_text(version.kind):11}  {origin_text(version.origin):24}  {fields}"
+        f"  {_operation(version):11}  {origin_text(version.origin):24}  {fields}"
     ).rstrip()
+
+
+def _operation(version: FileVersion) -> str:
+    # The versions just before this one were forgotten, and it was one of them.
+    return "forgotten" if version.kind is None else kind_text(version.kind)
 
 
 def _json(version: FileVersion) -> dict[str, object]:
@@ -55,7 +61,7 @@ def _json(version: FileVersion) -> dict[str, object]:
         "version": version.seq,
         "time": utc_time(version.time_ns),
         "time_ns": version.time_ns,
-        "operation": kind_text(version.kind),
+        "operation": _operation(version),
         "origin": origin_json(version.origin),
         "change": version.change,
         "fields": list(version.fields),

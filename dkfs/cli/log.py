@@ -3,7 +3,8 @@
     dkfs log [PATH] [--since WHEN] [--until WHEN] [--by WHO] [--limit N] [--reverse]
 
 With PATH only what was done to it or below it.  WHEN is a version or a time; WHO is a command name, a pid, pid=N
-or uid=N.
+or uid=N.  What forgotten versions did is not shown, only how many names and files they changed before the next one
+that is kept.
 
 exit status:
   0 ok, 2 usage, 3 no such version, or nothing was ever at PATH, 4 store trouble, 5 damage found
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             else:
                 print(
                     f"{line.seq:>{width}}  {local_time(line.time_ns)}  {kind_text(line.kind):11}"
-                    f"  {origin_text(line.origin):24}  {_what(line)}"
+                    f"  {origin_text(line.origin):24}  {_what(line)}{_folded(line)}"
                 )
     return 0
 
@@ -77,6 +78,10 @@ def _what(line: LogLine) -> str:
     return path if line.size is None else f"{path} ({size_text(line.size)})"
 
 
+def _folded(line: LogLine) -> str:
+    return f"  (+{line.folded} from versions forgotten before)" if line.folded else ""
+
+
 def _json(line: LogLine) -> dict[str, object]:
     members: dict[str, object] = {
         "version": line.seq,
@@ -92,7 +97,7 @@ def _json(line: LogLine) -> dict[str, object]:
         members |= json_path(line.new_path, "new_path")
     if line.paths:
         members["paths"] = [json_path(path) for path in line.paths]
-    optional = (("size", line.size), ("tag", line.tag))
+    optional = (("size", line.size), ("tag", line.tag), ("folded", line.folded or None))
     members |= {key: value for key, value in optional if value is not None}
     members |= {key: seq for key, seq in (("target", line.target), ("undoes", line.undoes)) if seq}
     return members

@@ -16,8 +16,8 @@ class Changes:
         self._below: dict[NodeId, set[NodeId]] = {}
         nodes: dict[NodeId, None] = {}
         for record in reader.log(Seq(min(base, target) + 1), Seq(max(base, target))):
-            nodes.update(dict.fromkeys(record.nodes))
-            for parent, name in record.names:
+            nodes.update(dict.fromkeys(record.all_nodes))
+            for parent, name in record.all_names:
                 self._names.setdefault(parent, set()).add(name)
         self.nodes: Iterable[NodeId] = nodes.keys()
         for directory in self._names:

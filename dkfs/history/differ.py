@@ -20,6 +20,7 @@ from dkfs.errors import CorruptError, NotFoundError
 from dkfs.history.content import chunks
 from dkfs.history.links import Place, links
 from dkfs.history.tree import DirectoryPaths, Tree, clean_path, is_under, path_key, shown
+from dkfs.history.versions import check_there
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
 from dkfs.store import Reader
@@ -40,8 +41,8 @@ def diff(
     Raises NotFoundError for a version that is not there and for a path that neither version has.
     """
     for seq in (a, b):
-        if not 0 <= seq <= reader.last:
-            raise NotFoundError(f"no version {seq}: the last is {reader.last}")
+        if seq != 0:
+            check_there(reader, seq)
     tops = [clean_path(path) for path in paths]
     for top in tops:
         if Tree(reader, a).find(top) == NO_NODE and Tree(reader, b).find(top) == NO_NODE:
@@ -98,8 +99,8 @@ class _Comparison:
         touched: set[NodeId] = set()
         names: set[Place] = set()
         for record in self._reader.log(Seq(min(self._a, self._b) + 1), Seq(max(self._a, self._b))):
-            touched.update(record.nodes)
-            names.update(record.names)
+            touched.update(record.all_nodes)
+            names.update(record.all_names)
         for place in names:
             before = self._reader.child(*place, self._a)
             after = self._reader.child(*place, self._b)

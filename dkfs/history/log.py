@@ -9,7 +9,7 @@ from dkfs.errors import CorruptError, NotFoundError, UsageError
 from dkfs.history.tree import DirectoryPaths, clean_path, components, is_under, shown
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
-from dkfs.model.operation import LogRecord, Operation, OpKind, Origin
+from dkfs.model.operation import NOBODY, LogRecord, Operation, OpKind, Origin
 from dkfs.store import Reader
 
 _COMM_MAX = 15  # bytes; the kernel cuts a command's name there
@@ -51,6 +51,7 @@ class LogLine:
     new_path: bytes | None  # RENAME, EXCHANGE, LINK: the other place
     size: int | None  # WRITE, TRUNCATE, CREATE: bytes of the file after it
     changed: int  # nodes and names that it gave a new version
+    folded: int  # ... that have one here because the versions that changed them were forgotten
     tag: str | None  # TAG, UNTAG
     target: Seq  # TAG: the version tagged.  ROLLBACK, UNDO, REDO: the version gone back to.  Else 0
     undoes: Seq  # UNDO, REDO: the operation taken back.  Else 0
@@ -63,8 +64,10 @@ class FileVersion:
 
     seq: Seq
     time_ns: int
-    kind: OpKind  # of the operation that made it so
-    origin: Origin
+    kind: (
+        OpKind | None
+    )  # of the operation that made it so; None: the version that did was forgotten
+    origin: Origin  # NOBODY if it was forgotten
     change: Change  # against the version before: +, -, M, T or U
     fields: tuple[Field, ...]
     node: NodeId  # NO_NODE: removed
@@ -108,7 +111,7 @@ def log(
     """
     top = None if path is None else clean_path(path)
     if top is not None and next(spans(reader, top), None) is None:
-        raise NotFoundError(f"{shown(top)} was never there in versions 1 to {reader.last}")
+        raise _never(reader, top)
     first = Seq(max(1, since or 1))
     last = Seq(reader.last if until is None else min(until, reader.last))
     return _lines(reader, top, first, last, by or By(), oldest_first=oldest_first)
@@ -122,8 +125,8 @@ def file_history(reader: Reader, path: bytes) -> Iterator[FileVersion]:
     named = spans(reader, path)
     first = next(named, None)
     if first is None:
-        raise NotFoundError(f"{shown(path)} was never there in versions 1 to {reader.last}")
-    return _file_versions(reader, chain((first,), named))
+        raise _never(reader, path)
+    return _FileVersions(reader, components(path)).walk(chain((first,), named))
 
 
 def spans(reader: Reader, path: bytes) -> Iterator[Span]:
@@ -132,6 +135,14 @@ def spans(reader: Reader, path: bytes) -> Iterator[Span]:
     One span may follow another of the same node without a gap.
     """
     return _descend(reader, components(path))
+
+
+def _never(reader: Reader, path: bytes) -> NotFoundError:
+    oldest = reader.next_version(0)
+    where = f"versions {oldest} to {reader.last}" if oldest else "any version: there is none"
+    if reader.forgotten():
+        where += f", of which {reader.last - reader.forgotten()} are kept"
+    return NotFoundError(f"{shown(path)} was never there in {where}")
 
 
 def _descend(reader: Reader, names: list[bytes]) -> Iterator[Span]:
@@ -168,25 +179,59 @@ def _spans_below(reader: Reader, above: Span, name: bytes) -> Iterator[Span]:
         yield Span(first, above.end, node)
 
 
-def _file_versions(reader: Reader, named: Iterator[Span]) -> Iterator[FileVersion]:
-    before: NodeState | None = None
-    end = Seq(0)
-    for span in named:
-        if before is not None and span.first != end:
-            yield _file_version(reader, end, "-", (), NO_NODE, None)
-            before = None
-        for seq, state in _states(reader, span):
-            fields: tuple[Field, ...] = ()
-            change: Change | None = "+"
-            if before is not None:
-                fields = differing_fields(before, state, dir_times=False)
-                change = classify(before, state, fields)
-            if change is not None:
-                yield _file_version(reader, seq, change, fields, span.node, state)
-                before = state
-        end = span.end
-    if before is not None and end <= reader.last:
-        yield _file_version(reader, end, "-", (), NO_NODE, None)
+class _FileVersions:
+    """The versions of what one path named."""
+
+    def __init__(self, reader: Reader, names: list[bytes]) -> None:
+        self._reader = reader
+        self._names = frozenset(names)
+
+    def walk(self, named: Iterator[Span]) -> Iterator[FileVersion]:
+        """Yield them, given when the path *named* which node."""
+        before: NodeState | None = None
+        end = Seq(0)
+        for span in named:
+            if before is not None and span.first != end:
+                yield self._version(end, "-", (), NO_NODE, None)
+                before = None
+            for seq, state in _states(self._reader, span):
+                fields: tuple[Field, ...] = ()
+                change: Change | None = "+"
+                if before is not None:
+                    fields = differing_fields(before, state, dir_times=False)
+                    change = classify(before, state, fields)
+                if change is not None:
+                    yield self._version(seq, change, fields, span.node, state)
+                    before = state
+            end = span.end
+        if before is not None and end <= self._reader.last:
+            yield self._version(end, "-", (), NO_NODE, None)
+
+    def _version(
+        self,
+        seq: Seq,
+        change: Change,
+        fields: tuple[Field, ...],
+        node: NodeId,
+        state: NodeState | None,
+    ) -> FileVersion:
+        record = self._reader.record(seq)
+        if record is None:
+            raise CorruptError(f"version {seq} has no log record, but the index names it")
+        operation = record.operation
+        kind: OpKind | None = operation.kind
+        origin = operation.origin
+        if self._is_folded(record, node):
+            kind, origin = None, NOBODY
+        return FileVersion(seq, operation.time_ns, kind, origin, change, fields, node, state)
+
+    def _is_folded(self, record: LogRecord, node: NodeId) -> bool:
+        """Return whether it was not the operation of *record* that gave the path what it has since."""
+        if not record.folded_nodes and not record.folded_names:
+            return False
+        if node in record.nodes or node in record.folded_nodes:
+            return node not in record.nodes
+        return not any(name in self._names for _, name in record.names)
 
 
 def _states(reader: Reader, span: Span) -> Iterator[tuple[Seq, NodeState]]:
@@ -195,23 +240,6 @@ def _states(reader: Reader, span: Span) -> Iterator[tuple[Seq, NodeState]]:
         raise CorruptError(f"node {span.node} is named at version {span.first} but has no state")
     yield span.first, state
     yield from reader.node_versions(span.node, Seq(span.first + 1), Seq(span.end - 1))
-
-
-def _file_version(
-    reader: Reader,
-    seq: Seq,
-    change: Change,
-    fields: tuple[Field, ...],
-    node: NodeId,
-    state: NodeState | None,
-) -> FileVersion:
-    record = reader.record(seq)
-    if record is None:
-        raise CorruptError(f"version {seq} has no log record, but the index names it")
-    operation = record.operation
-    return FileVersion(
-        seq, operation.time_ns, operation.kind, operation.origin, change, fields, node, state
-    )
 
 
 def _lines(
@@ -234,6 +262,8 @@ def _lines(
 
 def _moves_directories(reader: Reader, record: LogRecord) -> bool:
     operation = record.operation
+    if record.folded_names:
+        return True  # it may be
     if operation.kind is OpKind.RENAME:
         state = reader.node(operation.node, record.seq)
         return state is None or state.attr.kind is Kind.DIR
@@ -259,6 +289,7 @@ def _line(reader: Reader, paths: DirectoryPaths, record: LogRecord) -> LogLine:
         new_path=new_path,
         size=size,
         changed=len(record.nodes) + len(record.names),
+        folded=len(record.folded_nodes) + len(record.folded_names),
         tag=operation.name.decode("utf-8", "backslashreplace") if kind in _TAGS else None,
         target=operation.target,
         undoes=operation.undoes,

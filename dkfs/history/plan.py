@@ -17,6 +17,7 @@ from dkfs.history.changes import Changes
 from dkfs.history.differ import diff
 from dkfs.history.links import Place, links, place
 from dkfs.history.tree import Tree, clean_path, components, is_under, shown
+from dkfs.history.versions import check_there
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import NodeState
 from dkfs.store import Reader
@@ -29,8 +30,7 @@ def plan(reader: Reader, *, base: Seq, target: Seq, paths: Sequence[bytes] = ())
     something that is not a directory is now above a path.
     """
     for seq in (base, target):
-        if not 0 < seq <= reader.last:
-            raise NotFoundError(f"version {seq} does not exist: expected 1 to {reader.last}")
+        check_there(reader, seq)
     wanted = _tops(paths)
     for path in wanted:
         _check_existed(reader, path)

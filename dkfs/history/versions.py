@@ -2,10 +2,12 @@
 
 A version is a number, `latest`, a tag or a time, tried in this order, so a number is never a tag and a tag
 is found before a time that a later dkfs may learn to read.  `~N` behind it goes N versions back.
-A time means the last version recorded up to it.
+A time means the last version recorded up to it.  Only versions that are there count: one that was forgotten is an
+error that names its neighbours, and neither a time nor `~N` ever leads to it.
 """
 
 import re
+from itertools import islice
 
 from dkfs.core.times import format_time, is_time, parse_time
 from dkfs.errors import NotFoundError, UsageError
@@ -31,10 +33,7 @@ def parse_version(reader: Reader, text: str, *, now_ns: int, utc_offset_s: int =
         raise UsageError("empty version: expected a number, latest, a tag or a time")
     if match := _BACK.fullmatch(text):
         base = parse_version(reader, match["base"], now_ns=now_ns, utc_offset_s=utc_offset_s)
-        steps = _number(match["steps"] or "1")
-        if steps > base:
-            raise NotFoundError(f"{text} is before the first version: {match['base']} is {base}")
-        return Seq(base - steps)
+        return _back(reader, base, _number(match["steps"] or "1"), text)
     if _NUMBER.fullmatch(text):
         return _existing(reader, text)
     if text == LATEST:
@@ -89,7 +88,8 @@ def parse_since(reader: Reader, text: str, *, now_ns: int, utc_offset_s: int = 0
     """
     if _is_time_here(reader, text):
         time_ns = parse_time(text, now_ns=now_ns, utc_offset_s=utc_offset_s)
-        return Seq(reader.version_at(max(time_ns - 1, 0)) + 1)
+        before = reader.version_at(max(time_ns - 1, 0))
+        return reader.next_version(before) or Seq(reader.last + 1)
     return parse_version(reader, text, now_ns=now_ns, utc_offset_s=utc_offset_s)
 
 
@@ -99,6 +99,17 @@ def parse_until(reader: Reader, text: str, *, now_ns: int, utc_offset_s: int = 0
         time_ns = parse_time(text, now_ns=now_ns, utc_offset_s=utc_offset_s)
         return reader.version_at(max(time_ns, 0))
     return parse_version(reader, text, now_ns=now_ns, utc_offset_s=utc_offset_s)
+
+
+def check_there(reader: Reader, seq: Seq) -> None:
+    """Raise NotFoundError unless version *seq* is in the log; what it says names the versions next to it."""
+    if not 0 < seq <= reader.last:
+        raise NotFoundError(f"no version {seq}: the last is {reader.last}")
+    before = reader.version(seq)
+    if before != seq:
+        after = reader.next_version(seq)
+        kept = f"{before} and {after} are kept" if before else f"{after} is the oldest that is kept"
+        raise NotFoundError(f"version {seq} was forgotten: {kept}")
 
 
 def check_tag_name(name: str) -> None:
@@ -145,15 +156,33 @@ def _existing(reader: Reader, digits: str) -> Seq:
     number = _number(digits)
     if number > reader.last:
         raise NotFoundError(f"no version {digits[:40]}: the last is {reader.last}")
+    if number:
+        check_there(reader, Seq(number))
     return Seq(number)
+
+
+def _back(reader: Reader, base: Seq, steps: int, text: str) -> Seq:
+    """Return the version that is so many *steps* before *base*, of those that are there; 0 before the first."""
+    if steps > base:
+        name = text.rpartition("~")[0]
+        raise NotFoundError(f"{text} is before the first version: {name} is {base}")
+    if not reader.forgotten():
+        return Seq(base - steps)
+    kept = [seq for seq, _ in islice(reader.versions(last=base, reverse=True), steps + 1)]
+    if len(kept) > steps:
+        return kept[-1]
+    if len(kept) == steps and kept[-1] == 1:
+        return Seq(0)
+    raise NotFoundError(f"{text} is before the oldest version that is kept: {kept[-1]}")
 
 
 def _at_time(reader: Reader, time_ns: int) -> Seq:
     seq = reader.version_at(max(time_ns, 0))
     if seq == 0:
-        first = reader.record(Seq(1))
-        when = "there is none yet" if first is None else format_time(first.operation.time_ns)
-        raise NotFoundError(f"no version at {format_time(time_ns)} or before: the first is {when}")
+        oldest = next(reader.versions(), None)
+        when = "there is none yet" if oldest is None else format_time(oldest[1])
+        what = "oldest that is kept" if oldest is not None and oldest[0] > 1 else "first"
+        raise NotFoundError(f"no version at {format_time(time_ns)} or before: the {what} is {when}")
     return seq
 
 

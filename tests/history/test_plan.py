@@ -261,7 +261,7 @@ def test_a_path_that_neither_version_has_changes_nothing(history: ModelHistory) 
 def test_a_version_that_is_not_there_is_not_found(history: ModelHistory) -> None:
     with history.store.read() as reader:
         for seq in (0, 99):
-            with pytest.raises(NotFoundError, match=f"version {seq} does not exist"):
+            with pytest.raises(NotFoundError, match=f"no version {seq}: the last is"):
                 plan(reader, base=history.last, target=Seq(seq))
 
 
