@@ -109,6 +109,13 @@ class Index:
         pages = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
         return (pages + _META_PAGES) * int(stats[0]["psize"])
 
+    def copy(self, fd: int) -> None:
+        """Write a copy without free pages to *fd*; raises StoreError."""
+        try:
+            self._env.copyfd(fd, compact=True)
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
@@ -125,7 +132,7 @@ class Index:
 
     def _open(self) -> None:
         try:
-            self._env = _open_env(self.path, writable=self.writable)
+            self._env = open_env(self.path, writable=self.writable)
         except lmdb.Error as exc:
             raise index_error(exc) from exc
         try:
@@ -188,7 +195,7 @@ def create_index(path: Path, meta: dict[bytes, bytes]) -> None:
     try:
         _remove(temporary)
         _make_files(temporary)
-        with _open_env(temporary, writable=True) as env:
+        with open_env(temporary, writable=True) as env:
             tables = {table: env.open_db(table.encode()) for table in TABLES}
             with env.begin(write=True) as txn:
                 for key, value in meta.items():
@@ -203,6 +210,21 @@ def create_index(path: Path, meta: dict[bytes, bytes]) -> None:
 
 def open_index(path: Path, *, writable: bool) -> Index:
     """Return the index at *path*, shared within this process; to be given back with close_index()."""
+    while True:
+        key = _files(path)
+        try:
+            index = _open_index(path, writable=writable)
+        except DkfsError:
+            if _files(path) == key:
+                raise
+        else:
+            if _files(path) == key:
+                return index
+            close_index(index)
+        # A smaller index took the place of this one while it was being opened, see compact.
+
+
+def _open_index(path: Path, *, writable: bool) -> Index:
     with _registry_lock:
         key = check_file(path)
         found = _registry.get(key)
@@ -304,8 +326,16 @@ def check_file(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _open_env(path: Path, *, writable: bool) -> lmdb.Environment:
-    """Open the environment with as much address space as the process may have."""
+def _files(path: Path) -> tuple[tuple[int, int], int]:
+    """Return what tells the index at *path*, with its table of readers, from others; raises as check_file()."""
+    try:
+        return check_file(path), lock_path(path).stat().st_ino
+    except OSError:
+        return check_file(path), 0
+
+
+def open_env(path: Path, *, writable: bool) -> lmdb.Environment:
+    """Open the environment at *path* with as much address space as the process may have."""
     size = path.stat().st_size
     for map_size in _MAP_SIZES:
         try:
