@@ -67,8 +67,13 @@ class SegmentRow:
 
 def encode_blob_location(location: BlobLocation) -> bytes:
     """Return the record of *location*."""
-    record = bytes((_FORMAT, location.encoding)) + b"".join(
-        map(varint, (location.segment, location.offset, location.stored_length, location.length))
+    record = b"%c%c%b%b%b%b" % (
+        _FORMAT,
+        location.encoding,
+        varint(location.segment),
+        varint(location.offset),
+        varint(location.stored_length),
+        varint(location.length),
     )
     if location.encoding in DELTAS:
         record += bytes((location.depth,)) + varint(location.cost)

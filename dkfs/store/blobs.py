@@ -12,10 +12,11 @@ import blake3
 import zstandard
 
 from dkfs.core.codec import ID_SIZE
-from dkfs.core.location import BLOB_LIMIT, PLAIN, ZSTD, BlobLocation
+from dkfs.core.location import BLOB_LIMIT, LOST, PLAIN, ZSTD, BlobLocation
 from dkfs.errors import CorruptError, StoreError, StoreFormatError
 from dkfs.model.ids import BlobId
-from dkfs.store.segments import SegmentReader, damaged
+from dkfs.store.segment_reader import SegmentReader
+from dkfs.store.segments import damaged
 
 HashAlgo = Literal["blake3", "sha256"]
 
@@ -49,9 +50,10 @@ def hash_function(algo: str) -> Callable[[bytes], bytes]:
 class Encoder:
     """Turns plain bytes into stored bytes; used by one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = _LEVEL) -> None:
+        """*level*: of zstd."""
         self._compressor = zstandard.ZstdCompressor(
-            level=_LEVEL, write_content_size=True, write_checksum=False
+            level=level, write_content_size=True, write_checksum=False
         )
 
     def encode(self, data: bytes) -> tuple[int, bytes]:
@@ -110,18 +112,37 @@ class BlobSource:
         self.hash_data = hash_data
 
     def read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
-        """Return the bytes that *blob* names, verified; raises CorruptError, StoreError.
+        """Return the bytes that *blob* names, which is no difference, verified; raises CorruptError, StoreError.
 
         If *strict*, damage that does not change them (in a checksum, in a bit without meaning) counts too.
         """
+        return self.verified(blob, location, self.read_whole(blob, location, strict=strict))
+
+    def read_whole(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
+        """Return the same as read(), not yet verified."""
+        if location.encoding == LOST:
+            raise damaged(blob, location, "the contents are lost")
         stored = self._segments.read(location, blob, strict=strict)
         try:
-            data = decode(stored, location)
+            return decode(stored, location)
         except CorruptError as exc:
             raise damaged(blob, location, str(exc)) from exc
+
+    def verified(self, blob: BlobId, location: BlobLocation, data: bytes) -> bytes:
+        """Return *data* if *blob* names it; raises CorruptError."""
         if self.hash_data(data) != blob:
             raise damaged(blob, location, "the contents do not match the hash")
         return data
+
+    def read_delta(
+        self, blob: BlobId, location: BlobLocation, *, strict: bool = False
+    ) -> tuple[tuple[BlobId, ...], bytes]:
+        """Return bases and payload of a difference; raises CorruptError, StoreError."""
+        stored = self._segments.read(location, blob, strict=strict)
+        try:
+            return split_delta(stored)
+        except CorruptError as exc:
+            raise damaged(blob, location, str(exc)) from exc
 
     def stored(self, blob: BlobId, location: BlobLocation) -> bytes:
         """Return the stored bytes of *blob*, as they match their checksum; raises CorruptError, StoreError."""

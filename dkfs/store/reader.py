@@ -21,6 +21,7 @@ from dkfs.model.node import NodeState
 from dkfs.model.operation import LogRecord, OpKind, Tag
 from dkfs.store.blobs import BlobSource
 from dkfs.store.index import Index, index_error
+from dkfs.store.restoring import restore
 from dkfs.store.rows import (
     CHECKPOINT_KEY,
     CLEAN_KEY,
@@ -297,6 +298,8 @@ class Reader(View):
         return Seq(found)
 
     def _read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
+        if location.encoding in DELTAS:
+            return restore(self._blobs, blob, location, self.location, strict=strict)
         return self._blobs.read(blob, location, strict=strict)
 
 

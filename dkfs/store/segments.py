@@ -1,4 +1,4 @@
-"""Segment files: append-only runs of blob records, and the only module that reads or writes them.
+"""Segment files: append-only runs of blob records; how they are written.
 
 A segment is a header, records, and a footer once it is full. Nothing before the tail that the index knows is ever
 written again; what lies behind it is the rest of a transaction that never was, and is cut off.
@@ -33,8 +33,7 @@ _FOOTER_MARK: Final = 0xFFFF_FFFF
 _FOOTER_MAGIC: Final = b"dkfs-end"
 
 _BUFFER_LIMIT: Final = 1024 * 1024  # bytes held back before they are written
-_LARGE: Final = 1024 * 1024  # bytes of a record
-_CACHED_FDS: Final = 64
+
 
 log = logging.getLogger(__name__)
 
@@ -55,70 +54,6 @@ class Touched:
 
     length: int = 0  # bytes; of the whole segment, afterwards
     journal_bytes: int = 0  # that were added
-
-
-class SegmentReader:
-    """Reads records of a store's segments; may be used by many threads."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._files: dict[int, _OpenFile] = {}
-
-    def read(self, location: BlobLocation, blob: BlobId, *, strict: bool = False) -> bytes:
-        """Return the stored bytes of *blob*; raises CorruptError, StoreError.
-
-        They are compared with the record's checksum only if *strict*: what they decode to is hashed anyway.
-        """
-        record, checksum = self._record(location, blob, location.stored_length)
-        stored = record[RECORD.size :]
-        if strict and checksum != _checksum(location.encoding, location.length, blob, stored):
-            raise damaged(blob, location, "the record does not match its checksum")
-        return stored
-
-    def read_head(self, location: BlobLocation, blob: BlobId, length: int) -> bytes:
-        """Return the first *length* of the stored bytes, or all; raises CorruptError, StoreError."""
-        record, _ = self._record(location, blob, min(length, location.stored_length))
-        return record[RECORD.size :]
-
-    def _record(self, location: BlobLocation, blob: BlobId, length: int) -> tuple[bytes, int]:
-        """Return the record's header with *length* stored bytes, and its checksum."""
-        need = RECORD.size + length
-        try:
-            file = self._file(location.segment)
-            # A row that asks for more than there is must not make the memory for it.
-            if need > _LARGE and location.offset + need > os.fstat(file.fd).st_size:
-                raise damaged(blob, location, f"the segment has no {need} bytes left")
-            record = os.pread(file.fd, need, location.offset)
-        except FileNotFoundError:
-            raise damaged(blob, location, "the segment is missing") from None
-        except OSError as exc:
-            raise StoreError(
-                f"segment {location.segment} cannot be read at {location.offset}: {exc.strerror}"
-            ) from exc
-        if len(record) != need:
-            raise damaged(blob, location, f"{len(record)} bytes left, need {need}")
-        stored_length, checksum, encoding, plain_length, found = RECORD.unpack_from(record)
-        if (stored_length, encoding, plain_length, found) != (
-            location.stored_length,
-            location.encoding,
-            location.length,
-            blob,
-        ):
-            raise damaged(blob, location, "the record's header is not that of the blob")
-        return record, checksum
-
-    def close(self) -> None:
-        """Close every file."""
-        self._files.clear()
-
-    def _file(self, segment: int) -> "_OpenFile":
-        found = self._files.get(segment)
-        if found is None:
-            if len(self._files) >= _CACHED_FDS:
-                # Another thread may be reading from one: each is closed when its last user lets go.
-                self._files.clear()
-            found = self._files[segment] = _OpenFile(segment_path(self._directory, segment))
-        return found
 
 
 class SegmentWriter:
@@ -143,8 +78,10 @@ class SegmentWriter:
         self._is_new_file = False
         self._is_abandoned = False
         with self._failing("restored"):
+            # Without its own tail the table of segments is damaged, and tells nothing of those before.
+            oldest = 0 if tail.segment in known else tail.segment
             for number, path in list_segments(directory):
-                if number != tail.segment and number not in known:
+                if number > oldest and number != tail.segment and number not in known:
                     path.unlink()
             for path in directory.glob(f"*{UNFINISHED}"):
                 path.unlink()
@@ -322,20 +259,6 @@ class SegmentWriter:
             raise error from exc
 
 
-class _OpenFile:
-    """A file descriptor that is closed when nobody holds it any more."""
-
-    __slots__ = ("fd",)
-
-    def __init__(self, path: Path) -> None:
-        self.fd = -1
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-
-
 def segment_path(directory: Path, number: int) -> Path:
     """Return the path of segment *number*."""
     return directory / f"{number:08d}.seg"
@@ -364,7 +287,7 @@ def footer(records: int, length: int) -> bytes:
 
 def record(blob: BlobId, stored: bytes, *, encoding: int, length: int) -> bytes:
     """Return the record of *blob*, *length* bytes when plain."""
-    checksum = _checksum(encoding, length, blob, stored)
+    checksum = record_checksum(encoding, length, blob, stored)
     return RECORD.pack(len(stored), checksum, encoding, length, blob) + stored
 
 
@@ -387,7 +310,8 @@ def damaged(blob: BlobId, location: BlobLocation, why: str) -> CorruptError:
     )
 
 
-def _checksum(encoding: int, length: int, blob: BlobId, stored: bytes) -> int:
+def record_checksum(encoding: int, length: int, blob: BlobId, stored: bytes) -> int:
+    """Return the CRC-32 of a record."""
     return crc32(stored, crc32(struct.pack(">BI32s", encoding, length, blob)))
 
 

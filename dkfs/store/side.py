@@ -7,6 +7,7 @@ from typing import Final
 
 from dkfs.model.ids import BlobId
 from dkfs.store.blobs import Encoder
+from dkfs.store.encoders import DEFAULT, EncodingPolicy
 from dkfs.store.segments import SegmentWriter
 
 VERIFIED_LIMIT: Final = 16 * 1024  # ids, so that a common blob is not read for every use
@@ -48,6 +49,7 @@ class WriteSide:
     """What the writers of one store hand on from transaction to transaction."""
 
     output: SegmentWriter
+    policy: EncodingPolicy = DEFAULT
     encoder: Encoder = field(default_factory=Encoder)
     mutex: threading.Lock = field(default_factory=threading.Lock)  # held by the Writer
     verified: set[BlobId] = field(default_factory=set)

@@ -11,8 +11,9 @@ from uuid import UUID, uuid4
 
 from dkfs.errors import ExistsError, StoreBusyError, StoreError, StoreFormatError
 from dkfs.model.ids import BlobId
-from dkfs.store.blobs import BlobSource, HashAlgo, hash_function
+from dkfs.store.blobs import BlobSource, Encoder, HashAlgo, hash_function
 from dkfs.store.collect_sweep import Sweep
+from dkfs.store.encoders import DEFAULT, EncodingPolicy
 from dkfs.store.index import (
     INDEX_NAME,
     Index,
@@ -25,10 +26,10 @@ from dkfs.store.index import (
 from dkfs.store.lock import LOCK_NAME, StoreLock
 from dkfs.store.reader import Reader
 from dkfs.store.rows import FORMAT, FORMAT_KEY, HASH_KEY, UUID_KEY, seal
+from dkfs.store.segment_reader import SegmentReader
 from dkfs.store.segments import (
     SEGMENT_LIMIT,
     SEGMENTS_NAME,
-    SegmentReader,
     SegmentWriter,
     check_header,
     list_segments,
@@ -62,7 +63,12 @@ class Store:
     """An open store. Close it, or use it as a context manager; do not carry it across a fork."""
 
     def __init__(
-        self, path: Path, index: Index, lock: StoreLock | None, segment_limit: int
+        self,
+        path: Path,
+        index: Index,
+        lock: StoreLock | None,
+        encoding: EncodingPolicy,
+        segment_limit: int,
     ) -> None:
         """Take over *index* and *lock*; made by Store.open()."""
         self.path = path
@@ -77,11 +83,11 @@ class Store:
         if lock is not None:
             with self.read() as reader:
                 tail = reader.tail()
-                known = {number for number, _ in reader.segments()}
+                known = reader.segment_numbers()
             output = SegmentWriter(
                 self.segments, self.uuid.bytes, tail, limit=segment_limit, known=known
             )
-            self._write_side = WriteSide(output)
+            self._write_side = WriteSide(output, encoding, Encoder(encoding.level))
 
     @classmethod
     def create(cls, path: Path, *, hash_algo: HashAlgo = "blake3") -> None:
@@ -112,10 +118,17 @@ class Store:
             raise StoreError(f"store {path} cannot be made: {exc.strerror}") from exc
 
     @classmethod
-    def open(cls, path: Path, *, writable: bool, segment_limit: int = SEGMENT_LIMIT) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        writable: bool,
+        encoding: EncodingPolicy = DEFAULT,
+        segment_limit: int = SEGMENT_LIMIT,
+    ) -> Self:
         """Open the store at *path*; raises StoreError, StoreFormatError, StoreBusyError, CorruptError.
 
-        For writing, what a crash left behind the tail of the segments is cut off. For reading no lock is taken.
+        *encoding* says how blobs are stored from now on. For writing, what a crash left behind the tail of the segments is cut off. For reading no lock is taken.
         """
         path = path.absolute()
         if not path.exists():
@@ -127,7 +140,7 @@ class Store:
         try:
             index = open_index(path / INDEX_NAME, writable=writable)
             try:
-                return cls(path, index, lock, segment_limit)
+                return cls(path, index, lock, encoding, segment_limit)
             except BaseException:
                 close_index(index)
                 raise

@@ -12,6 +12,7 @@ from dkfs.core.delta import Like
 from dkfs.core.journal import TABLE_NUMBERS
 from dkfs.core.location import (
     DELTAS,
+    LOST,
     PLAIN,
     ZSTD,
     BlobLocation,
@@ -21,8 +22,15 @@ from dkfs.errors import CorruptError, NotFoundError, StoreError
 from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import NodeState
 from dkfs.model.operation import Operation, OpKind, Tag
-from dkfs.store.blobs import split_delta
+from dkfs.store.blobs import BASES_LIMIT, join_delta, split_delta
+from dkfs.store.encoders import choose
 from dkfs.store.index import index_error
+from dkfs.store.restoring import (
+    LEAST_WHOLE,
+    Chain,
+    cost_limit,
+    weigh,
+)
 from dkfs.store.rows import (
     CLEAN_KEY,
     FORGOTTEN_KEY,
@@ -37,11 +45,9 @@ from dkfs.store.rows import (
     tag_key,
 )
 from dkfs.store.segments import RECORD
-from dkfs.store.side import WriteSide as WriteSide  # noqa: PLC0414 - store.py finds it here too
 from dkfs.store.transaction import Transaction
 
 _MOVES: Final = frozenset((OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO))
-_DEPTH_LIMIT: Final = 255  # what a row has room for
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +58,15 @@ class Put(NamedTuple):
     blob: BlobId
     added: int  # bytes that the segments grew by
     encoding: int | None  # how they are stored now; None: they were there already
+
+
+class Difference(NamedTuple):
+    """Contents as a difference to others."""
+
+    encoding: int
+    stored: bytes
+    depth: int
+    cost: int
 
 
 class Writer(Transaction):
@@ -99,10 +114,19 @@ class Writer(Transaction):
         blob = BlobId(self._blobs.hash_data(data))
         if side.touched is not None:
             side.touched.update((blob,) if like is None else (blob, *like.bases))
-        if self._is_there(blob):
+        row = self._row(blob)
+        if row and self._is_sound(blob):
             return Put(blob, 0, None)
         encoding, stored = side.encoder.encode(data)
+        depth = cost = 0
+        # What is damaged may be a base of what it is like: it is stored whole, so that no chain becomes a loop.
+        if like is not None and row is None:
+            difference = self._difference(data, like, len(stored))
+            if difference is not None:
+                encoding, stored, depth, cost = difference
         location = side.output.append(blob, stored, encoding=encoding, length=len(data))
+        if depth:
+            location = replace(location, depth=depth, cost=cost)
         self._put("blobs", blob, encode_blob_location(location))
         side.remember(blob)
         side.plain.put(blob, data)
@@ -111,7 +135,7 @@ class Writer(Transaction):
     def find_blob(self, data: bytes) -> BlobId | None:
         """Return what names *data* if it is in the store, and sound: then a version may rely on it."""
         blob = BlobId(self._blobs.hash_data(data))
-        if not self._is_there(blob):
+        if not (self._row(blob) and self._is_sound(blob)):
             return None
         if self._side.touched is not None:
             self._side.touched.add(blob)
@@ -124,7 +148,10 @@ class Writer(Transaction):
         """
         depth = cost = 0
         if encoding in DELTAS:
-            depth, cost = self._weigh(blob, split_delta(stored)[0], len(stored))
+            chain = self._weigh(split_delta(stored)[0])
+            if chain.is_too_much:
+                raise StoreError(f"blob {blob.hex()} needs too much of others to be restored")
+            depth, cost = chain.depth, chain.cost + len(stored)
         elif encoding not in {PLAIN, ZSTD}:
             raise StoreError(f"blob {blob.hex()} of encoding {encoding} cannot be stored")
         if self._side.touched is not None:
@@ -211,39 +238,72 @@ class Writer(Transaction):
             keys.append((parent, name))
         return keys
 
-    def _is_there(self, blob: BlobId) -> bool:
-        """Return whether *blob* is in the store, and sound; if not it is to be stored."""
+    def _row(self, blob: BlobId) -> bytes | None:
+        """Return the row of *blob*, None if there is none, nothing if it is damaged."""
         try:
-            if self._get("blobs", blob) is None:
-                return False
+            return self._get("blobs", blob)
         except CorruptError as exc:
-            log.warning("stored again: %s", exc)
-            return False
-        return self._is_sound(blob)
+            log.warning("written again: %s", exc)
+            return b""
 
-    def _is_sound(self, blob: BlobId) -> bool:
+    def _is_sound(self, blob: BlobId, trouble: str = "stored again") -> bool:
         """Return whether *blob* can be read, so that no new version comes to rely on a damaged one."""
         if blob in self._side.verified:
             return True
         try:
             self.blob(blob)
         except (CorruptError, StoreError) as exc:
-            log.warning("stored again: %s", exc)
+            log.warning("%s: %s", trouble, exc)
             return False
         self._side.remember(blob)
         return True
 
-    def _weigh(self, blob: BlobId, bases: Iterable[BlobId], length: int) -> tuple[int, int]:
-        """Return depth and cost of a difference to *bases* of *length* stored bytes."""
-        depth, cost = 0, length
+    def _difference(self, data: bytes, like: Like, whole: int) -> Difference | None:
+        """Return how *data* is stored in less than *whole* bytes with what it is like; None if it is not."""
+        policy, bases = self._side.policy, like.bases
+        if not policy.diff or whole < LEAST_WHOLE or not 1 <= len(bases) <= BASES_LIMIT:
+            return None
+        if not all(map(self._is_base, bases)):
+            return None
+        try:
+            chain = self._weigh(bases)
+            room = min(whole, cost_limit(len(data)) - chain.cost) - len(join_delta(bases, b""))
+            if chain.is_too_much or chain.depth > policy.depth or room <= 0:
+                return None
+            found = choose(
+                policy,
+                data,
+                room,
+                lambda: b"".join(map(self.blob, bases)),
+                chain.length,
+                like.copies,
+            )
+        except (CorruptError, StoreError) as exc:
+            log.warning("stored whole: %s", exc)
+            return None
+        if found is None:
+            return None
+        stored = join_delta(bases, found[1])
+        return Difference(found[0], stored, chain.depth, chain.cost + len(stored))
+
+    def _is_base(self, blob: BlobId) -> bool:
+        """Return whether other contents may be stored as a difference to *blob*."""
+        try:
+            is_there = self.location(blob) is not None
+        except CorruptError as exc:
+            log.warning("not used as a base: %s", exc)
+            return False
+        return is_there and self._is_sound(blob, "not used as a base")
+
+    def _weigh(self, bases: Iterable[BlobId]) -> Chain:
+        """Return what a difference to *bases* relies on; raises NotFoundError, CorruptError."""
+        locations = []
         for base in bases:
             location = self.location(base)
-            if location is None:
-                raise NotFoundError(f"base {base.hex()} of blob {blob.hex()} is not in the store")
-            depth, cost = max(depth, location.depth), cost + location.read_cost
-        if depth >= _DEPTH_LIMIT:
-            raise StoreError(f"blob {blob.hex()} needs more than {_DEPTH_LIMIT} others")
-        return depth + 1, cost
+            if location is None or location.encoding == LOST:
+                raise NotFoundError(f"base {base.hex()} is not in the store")
+            locations.append(location)
+        return weigh(locations)
 
     def _set_counter(self, key: bytes, record: bytes) -> None:
         if key in UNJOURNALED:
@@ -264,8 +324,16 @@ class Writer(Transaction):
             self._last_time_ns = codec.log_time_ns(record)
 
     def _read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
-        self._side.output.ensure_readable(location)
-        return super()._read(blob, location, strict=strict)
+        plain = self._side.plain
+        data = None if strict else plain.get(blob)
+        if data is None:
+            if location.encoding in DELTAS:
+                self._side.output.flush()  # its bases may be in the buffer too
+            else:
+                self._side.output.ensure_readable(location)
+            data = super()._read(blob, location, strict=strict)
+            plain.put(blob, data)
+        return data
 
     def stored(self, location: BlobLocation, blob: BlobId) -> bytes:
         """See Reader."""

@@ -8,9 +8,11 @@ from dkfs.core.location import PLAIN
 from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import BlobId
 from dkfs.store import Store
+from dkfs.store import segment_reader as reader_module
 from dkfs.store import segments as segments_module
 from dkfs.store.check import check
-from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD, SegmentReader, SegmentWriter, Tail
+from dkfs.store.segment_reader import SegmentReader
+from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD, SegmentWriter, Tail
 from tests.store.making import add_file
 
 UUID = b"u" * 16
@@ -253,7 +255,7 @@ def test_a_short_write_is_continued(store: Store, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_number_of_open_files_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments_module, "_CACHED_FDS", 4)
+    monkeypatch.setattr(reader_module, "_CACHED_FDS", 4)
     with Store.open(path, writable=True, segment_limit=100) as store:
         ids = [add_file(store, b"f%d" % i, b"%d" % i * 100)[2] for i in range(12)]
         before = len(os.listdir("/proc/self/fd"))
