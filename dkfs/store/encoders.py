@@ -199,13 +199,16 @@ def choose(
         return None
     best: tuple[int, bytes] | None = None
     limit = whole_size
+    written = len(data) - sum(copy.length for copy in copies or ())
     left_s = policy.budget_s
     if policy.library == "auto":
-        written = len(data) - sum(copy.length for copy in copies or ())
         left_s *= max(written, _LEAST_WRITTEN) / _MIB
     contents = Contents(data, reference, copies, level=policy.level)
     for encoder in _candidates(policy.library, copies):
-        estimate_s = encoder.estimate_s(len(data), reference_length)
+        if encoder.code == EXTENTS and copies is not None:
+            estimate_s = encoder.estimate_s(written, 0)
+        else:
+            estimate_s = encoder.estimate_s(len(data), reference_length)
         if estimate_s > left_s:
             continue
         if encoder.code == BSDIFF and not _is_for_bsdiff(policy, data, whole_size, best):
