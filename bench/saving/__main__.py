@@ -19,12 +19,14 @@ from typing import TypeVar
 
 from bench import machine
 from bench.peers import BenchError, workshop
+from bench.saving import figures_contents, figures_history
 from bench.saving.comparing import Kept, compare, judge, table
-from bench.saving.figures import FIGURES, Figure, Found, figures_table, find_all
+from bench.saving.figure import Figure, Found, figures_table, find_all
 from bench.saving.keepers import KEEPERS, Keeper
 from bench.saving.pictures import draw
 from bench.saving.recipes import RECIPES, Recipe
 
+FIGURES: tuple[type[Figure], ...] = (*figures_contents.FIGURES, *figures_history.FIGURES)
 FORMAT = 1  # of the JSON
 _RESULTS = Path(__file__).parent.parent / "results"
 
@@ -37,8 +39,10 @@ def main() -> int:
     recipes, keepers = _chosen(RECIPES, args.only), _chosen(KEEPERS, args.keepers)
     figures = _chosen(FIGURES, args.only)
     if args.list:
-        for kind in (*RECIPES, *FIGURES):
-            print(f"{kind.name:20} {kind.title}")
+        for recipe in RECIPES:
+            print(f"{recipe.name:20} {recipe.title}")
+        for figure in FIGURES:
+            print(f"{figure.name:20} {figure.title}")
         return 0
     if not recipes and not figures:
         parser.error("nothing is called that; --list lists what there is")

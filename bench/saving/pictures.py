@@ -7,7 +7,7 @@ from types import ModuleType
 
 from bench.peers import BenchError
 from bench.saving.comparing import JUDGED, Kept
-from bench.saving.figures import Found
+from bench.saving.figure import Found
 
 _OWN, _OTHER = "tab:green", "tab:gray"
 

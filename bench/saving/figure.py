@@ -26,6 +26,7 @@ class Figure(ABC):
     bound: ClassVar[float | None] = None
     more_is_better: ClassVar[bool] = False
     seed_says: ClassVar[str] = ""
+    also: ClassVar[dict[str, float]] = {}  # bounds of what is shown beside: at most that
 
     def __init__(self, base: Path, *, quick: bool) -> None:
         """Work in *base*, a new directory."""
@@ -52,9 +53,17 @@ class Found:
         bound = self.figure.bound
         if bound is None:
             return None
-        if self.error:
+        if self.error or any(not kept for kept in self.also_reached().values()):
             return False
         return self.value >= bound if self.figure.more_is_better else self.value <= bound
+
+    def also_reached(self) -> dict[str, bool]:
+        """Return whether each bound of what is shown beside is kept."""
+        found = {name: self.beside.get(name) for name in self.figure.also}
+        return {
+            name: isinstance(value, float) and value <= self.figure.also[name]
+            for name, value in found.items()
+        }
 
     def share_of_bound(self) -> float | None:
         """Return the value as a share of its bound; None without one."""
@@ -71,6 +80,8 @@ class Found:
             "seed_says": kind.seed_says,
             "bound": kind.bound,
             "more_is_better": kind.more_is_better,
+            "also_bound": kind.also,
+            "also_reached": self.also_reached(),
             "value": self.value,
             "beside": self.beside,
             "reached": self.is_reached(),
@@ -111,12 +122,15 @@ def figures_table(found: Sequence[Found]) -> str:
         lines.append(f"{kind.name:18} {value:>18}  {bound:16} {verdict:12} {kind.title}{seed}")
         lines.append(f"{'':18} recipe: {kind.says}")
         if item.beside:
-            shown = (
-                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
-                for k, v in item.beside.items()
-            )
-            lines.append(f"{'':18} beside: {'; '.join(shown)}")
+            lines.append(f"{'':18} beside: {'; '.join(_beside(item))}")
     return "\n".join(lines)
 
 
-FIGURES: tuple[type[Figure], ...] = ()
+def _beside(item: Found) -> Iterator[str]:
+    reached = item.also_reached()
+    for name, value in item.beside.items():
+        text = f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        if name in reached:
+            verdict = "reached" if reached[name] else "NOT REACHED"
+            text += f" (<= {item.figure.also[name]:g}: {verdict})"
+        yield text
