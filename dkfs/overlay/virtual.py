@@ -1,6 +1,6 @@
 """.dkfs, the history inside the mount: a read-only tree of directories, made up from the store.
 
-    versions/N/...   the tree as of N; listed are the newest 1,000, any N is found by name
+    versions/N/...   the tree as of N; listed are the newest 1,000, any N that is kept is found by name
     latest           a symlink to the last committed version
     tags/NAME/...    the tree at a tag; mkdir makes a tag of the present, rmdir removes it
     at/TIME/...      the tree at a time, as "10m", "yesterday" or 2026-11-22T10:14:03Z; never listed
@@ -27,7 +27,13 @@ from dkfs.overlay.access import ACL_ACCESS, ACL_DEFAULT, READ
 from dkfs.overlay.handles import HandleTable
 from dkfs.overlay.origin import Caller
 from dkfs.overlay.virtual_files import list_path, path_names
-from dkfs.overlay.virtual_names import check_length, error, find_place, list_names
+from dkfs.overlay.virtual_names import (
+    check_kept,
+    check_length,
+    error,
+    find_place,
+    list_names,
+)
 from dkfs.overlay.virtual_numbers import VIRTUAL, Area, Numbers, Place
 from dkfs.overlay.virtual_rights import Guard, Rights
 from dkfs.store import Reader, Store
@@ -77,6 +83,7 @@ class VirtualStatus:
 
 @dataclass(slots=True)
 class _OpenFile:
+    place: Place
     state: NodeState
     contents: Contents | None = None  # from the first read on
 
@@ -296,12 +303,16 @@ class Virtual:
                 raise error(errno.EACCES)
             if not self._guard.rights(reader, caller).now(place.node, READ):
                 raise error(errno.EACCES)
-        return self._files.add(_OpenFile(state))
+        if state.is_forgotten:
+            raise error(errno.ENODATA)
+        return self._files.add(_OpenFile(place, state))
 
     def read(self, fh: int, offset: int, size: int) -> bytes:
         """Return bytes of an open file, fewer at its end, none unverified; for any thread."""
         file = self._files[fh]
         with self._store.read() as reader:
+            # Once the version is forgotten its contents go at some time, which is no damage.
+            check_kept(reader, file.place)
             if file.contents is None:
                 file.contents = contents(reader, file.state)
             return file.contents.read(reader, offset, size)
@@ -329,6 +340,7 @@ def _latest(reader: Reader) -> bytes:
 
 
 def _state(reader: Reader, place: Place) -> NodeState:
+    check_kept(reader, place)
     state = reader.node(place.node, place.at)
     if state is None:
         raise CorruptError(f"node {place.node} is named at version {place.at} but has no state")

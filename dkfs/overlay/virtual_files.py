@@ -48,11 +48,12 @@ def path_names(path: bytes) -> Names:
     return tuple(path.split(b"/")) if path else ()
 
 
-def number_of(name: bytes, last: Seq) -> Seq | None:
-    """Return the version that *name* is the number of, in the one way to write it; None if none."""
-    if not _NUMBER.fullmatch(name) or int(name) > last:
+def number_of(reader: Reader, name: bytes) -> Seq | None:
+    """Return the version that *name* is the number of, in the one way to write it; None if it is not there."""
+    if not _NUMBER.fullmatch(name) or int(name) > reader.last:
         return None
-    return Seq(int(name))
+    seq = Seq(int(name))
+    return seq if reader.version(seq) == seq else None
 
 
 def find_version(reader: Reader, names: Names, at: Seq, rights: Rights | None) -> NodeId:
@@ -66,8 +67,9 @@ def find_version(reader: Reader, names: Names, at: Seq, rights: Rights | None) -
     state = _state(reader, node, at)
     if state.attr.kind is not Kind.FILE:
         return NO_NODE
-    before = Tree(reader, Seq(at - 1)).find(b"/".join(names))
-    if before != NO_NODE and not _differs(_state(reader, before, Seq(at - 1)), state):
+    last_one = reader.version(at - 1)
+    before = Tree(reader, last_one).find(b"/".join(names))
+    if before != NO_NODE and not _differs(_state(reader, before, last_one), state):
         return NO_NODE
     if rights is None or (rights.could(names[:-1], at, EXECUTE) and rights.reaches(node)):
         return node

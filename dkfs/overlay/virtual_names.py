@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from itertools import islice
 
 from dkfs.core.times import is_time
 from dkfs.errors import NotFoundError, UsageError
@@ -49,8 +50,9 @@ def find_place(
 ) -> Place:
     """Return what *name* in *above* leads to; without *rights* nothing is refused.
 
-    Raises OSError: ENOENT; EACCES where a tree as of a version may not be entered now.
+    Raises OSError: ENOENT; ESTALE if the version was forgotten; EACCES where its tree may not be entered now.
     """
+    check_kept(reader, above)
     area = above.area
     if area in _TREES:
         return _in_tree(reader, above, name, rights)
@@ -59,7 +61,7 @@ def find_place(
     if area is Area.TOP and name in _TOP_NAMES and (name != _LATEST or reader.last):
         return Place(_TOP_NAMES[name])
     if area is Area.VERSIONS:
-        seq = number_of(name, reader.last)
+        seq = number_of(reader, name)
         if seq is not None:
             return Place(Area.IN_VERSION, b"", seq, ROOT)
     elif area is Area.TAGS:
@@ -71,15 +73,22 @@ def find_place(
     raise error(errno.ENOENT)
 
 
+def check_kept(reader: Reader, place: Place) -> None:
+    """Raise OSError(ESTALE) if the version that *place* is of was forgotten since it was found."""
+    if place.at and reader.version(place.at) != place.at:
+        raise error(errno.ESTALE)
+
+
 def list_names(reader: Reader, place: Place) -> list[bytes]:
-    """Return the names in a directory other than of files/."""
+    """Return the names in a directory other than of files/; raises OSError(ESTALE)."""
+    check_kept(reader, place)
     if place.node:
         return [name for name, _ in reader.children(place.node, place.at)]
     if place.area is Area.TOP:
         return [name for name in _TOP_NAMES if name != _LATEST or reader.last]
     if place.area is Area.VERSIONS:
-        newest = range(max(1, reader.last - LISTED_VERSIONS + 1), reader.last + 1)
-        return [b"%d" % seq for seq in newest]
+        newest = islice(reader.versions(reverse=True), LISTED_VERSIONS)
+        return [b"%d" % seq for seq, _ in newest][::-1]
     if place.area is Area.TAGS:
         return [tag.name.encode() for tag in reader.tags() if tag.seq]
     return []
@@ -100,7 +109,7 @@ def _in_files(reader: Reader, path: bytes, name: bytes, rights: Rights | None) -
     above = path_names(path)
     if len(above) >= DEPTH:
         raise error(errno.ENAMETOOLONG)
-    seq = number_of(name, reader.last)
+    seq = number_of(reader, name)
     if seq is not None:
         node = find_version(reader, above, seq, rights)
         if node != NO_NODE:
