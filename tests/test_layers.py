@@ -50,6 +50,8 @@ BREAKS = [
     ("store-formats", "cli/__init__.py", "import zstandard", "dkfs.cli -> zstandard"),
     ("store-formats", "history/__init__.py", "import bsdiff4", "dkfs.history -> bsdiff4"),
     ("store-formats", "core/delta.py", "from backports import zstd", "core.delta -> backports"),
+    ("pyfastcdc", "core/delta.py", "import pyfastcdc", "dkfs.core.delta -> pyfastcdc"),
+    ("pyfastcdc", "history/__init__.py", "import pyfastcdc", "dkfs.history -> pyfastcdc"),
     ("pyfuse3", "overlay/__init__.py", "import pyfuse3", "dkfs.overlay -> pyfuse3"),
     ("pyfuse3", "daemon/__init__.py", "import pyfuse3", "dkfs.daemon -> pyfuse3"),
     ("trio", "overlay/__init__.py", "import trio", "dkfs.overlay -> trio"),
