@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from dkfs.core.plan import Plan
 from dkfs.errors import CorruptError, NotFoundError
+from dkfs.history.forget import forgotten_move
 from dkfs.history.plan import plan
+from dkfs.history.versions import check_there
 from dkfs.model.ids import Seq
 from dkfs.model.operation import Operation, OpKind, Origin
 from dkfs.store import Reader
@@ -51,7 +53,7 @@ def undo(reader: Reader) -> Move:
     """Return the move that takes back the last rollback or redo; raises NotFoundError if there is none."""
     done, _ = _stacks(reader)
     if not done:
-        raise NotFoundError("nothing to undo: no rollback is in effect")
+        raise NotFoundError(f"nothing to undo: {_forgotten(reader) or 'no rollback is in effect'}")
     return _taking_back(reader, OpKind.UNDO, done[-1])
 
 
@@ -59,29 +61,45 @@ def redo(reader: Reader) -> Move:
     """Return the move that takes back the last undo; raises NotFoundError if there is none."""
     _, undone = _stacks(reader)
     if not undone:
-        raise NotFoundError("nothing to redo: no undo since the last rollback")
+        why = _forgotten(reader) or "no undo since the last rollback"
+        raise NotFoundError(f"nothing to redo: {why}")
     return _taking_back(reader, OpKind.REDO, undone[-1])
 
 
 def _stacks(reader: Reader) -> tuple[list[Seq], list[Seq]]:
-    """Return the moves that can be undone and the undos that can be redone, the next one last."""
+    """Return the moves that can be undone and the undos that can be redone, the next one last.
+
+    Only those after the last move that was forgotten: what is in effect of the earlier ones is not known any more.
+    """
     done: list[Seq] = []
     undone: list[Seq] = []
+    forgotten = forgotten_move(reader)
     for seq, kind in reader.moves():
+        if seq < forgotten:
+            continue
         if kind is OpKind.ROLLBACK:
             done.append(seq)
             undone.clear()
-        elif kind is OpKind.UNDO:
-            if not done:
-                raise CorruptError(f"version {seq} is an undo, but nothing was there to undo")
-            done.pop()
-            undone.append(seq)
-        else:
-            if not undone:
-                raise CorruptError(f"version {seq} is a redo, but nothing was there to redo")
-            undone.pop()
-            done.append(seq)
+            continue
+        taken, other, what = (
+            (done, undone, "undo") if kind is OpKind.UNDO else (undone, done, "redo")
+        )
+        if taken:
+            taken.pop()
+        elif not forgotten:
+            raise CorruptError(f"version {seq} is an {what}, but nothing was there to {what}")
+        other.append(seq)
     return done, undone
+
+
+def _forgotten(reader: Reader) -> str | None:
+    """Return why nothing is known of earlier moves, if they were forgotten."""
+    seq = forgotten_move(reader)
+    return (
+        f"the one at version {seq} was forgotten, `dkfs rollback` goes to any version"
+        if seq
+        else None
+    )
 
 
 def _is_last(reader: Reader, seq: Seq) -> bool:
@@ -94,4 +112,5 @@ def _taking_back(reader: Reader, kind: OpKind, seq: Seq) -> Move:
     record = reader.record(seq)
     if record is None:
         raise CorruptError(f"version {seq} is missing in the log")
+    check_there(reader, Seq(seq - 1))
     return Move(kind, Seq(seq - 1), undoes=seq, paths=record.operation.paths)
