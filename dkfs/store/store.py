@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 from uuid import UUID, uuid4
 
-from dkfs.errors import ExistsError, StoreBusyError, StoreError, StoreFormatError
+from dkfs.errors import DkfsError, ExistsError, StoreBusyError, StoreError, StoreFormatError
 from dkfs.model.ids import BlobId
 from dkfs.store.blobs import BlobSource, Encoder, HashAlgo, hash_function
 from dkfs.store.collect_sweep import Sweep
@@ -128,7 +128,8 @@ class Store:
     ) -> Self:
         """Open the store at *path*; raises StoreError, StoreFormatError, StoreBusyError, CorruptError.
 
-        *encoding* says how blobs are stored from now on. For writing, what a crash left behind the tail of the segments is cut off. For reading no lock is taken.
+        *encoding* says how blobs are stored from now on. For writing, what a crash left behind the tail of the
+        segments is cut off, and segments that ended are removed. For reading no lock is taken.
         """
         path = path.absolute()
         if not path.exists():
@@ -140,10 +141,14 @@ class Store:
         try:
             index = open_index(path / INDEX_NAME, writable=writable)
             try:
-                return cls(path, index, lock, encoding, segment_limit)
+                store = cls(path, index, lock, encoding, segment_limit)
+                if writable:
+                    store.bury_quietly()
             except BaseException:
                 close_index(index)
                 raise
+            else:
+                return store
         except BaseException as exc:
             if lock is not None:
                 lock.close()
@@ -223,6 +228,13 @@ class Store:
             except OSError as exc:
                 log.warning("segment %s is left for the next opening: %s", path, exc.strerror)
         return freed
+
+    def bury_quietly(self) -> None:
+        """Remove segments that ended, unless the store refuses that: it is worth no failure of anything else."""
+        try:
+            self.bury()
+        except DkfsError as exc:
+            log.warning("segments that ended are left where they are: %s", exc)
 
     def size(self) -> StoreSize:
         """Return how much room the store takes; raises StoreError."""
