@@ -128,6 +128,21 @@ def test_segments_that_ended_are_removed_by_the_next_opening_for_writing(path: P
         expect(store, range(51, 101))
 
 
+def lose_and_collect(store: Store, *, seconds: float) -> tuple[int, int]:
+    """Forget and collect again and again; return how many blobs were removed, and how often."""
+    removed = rounds = 0
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with store.read() as reader:
+            last = reader.last
+            first = int(reader.next_version(0) or 1)
+        start = random.Random(rounds).randrange(first, max(last - 60, first + 1))
+        lose(store, start, max(last - 50, start))
+        removed += collect(store, max_unused=random.Random(rounds).choice([0, 0.1])).dead_blobs
+        rounds += 1
+    return removed, rounds
+
+
 @pytest.mark.slow
 def test_beside_a_writer_and_readers_nothing_is_lost_and_no_read_fails(
     path: Path, tmp_path: Path
@@ -160,16 +175,7 @@ def test_beside_a_writer_and_readers_nothing_is_lost_and_no_read_fails(
 
         writer = threading.Thread(target=record)
         writer.start()
-        removed = rounds = 0
-        deadline = time.monotonic() + 4
-        while time.monotonic() < deadline:
-            with store.read() as reader:
-                last = reader.last
-                first = int(reader.next_version(0) or 1)
-            start = random.Random(rounds).randrange(first, max(last - 60, first + 1))
-            lose(store, start, max(last - 50, start))
-            removed += collect(store, max_unused=random.Random(rounds).choice([0, 0.1])).dead_blobs
-            rounds += 1
+        removed, rounds = lose_and_collect(store, seconds=4)
         end.touch()
         writer.join()
         results = [each.communicate(timeout=20) for each in readers]
