@@ -78,14 +78,24 @@ class SegmentWriter:
         self._is_new_file = False
         self._is_abandoned = False
         with self._failing("restored"):
-            # Without its own tail the table of segments is damaged, and tells nothing of those before.
-            oldest = 0 if tail.segment in known else tail.segment
-            for number, path in list_segments(directory):
-                if number > oldest and number != tail.segment and number not in known:
-                    path.unlink()
+            self._drop_strangers(tail, known)
             for path in directory.glob(f"*{UNFINISHED}"):
                 path.unlink()
         self.restore(tail)
+
+    def _drop_strangers(self, tail: Tail, known: Collection[int]) -> None:
+        """Unlink the segments of this store that the index does not know."""
+        # Without the tail's own row the table of segments is damaged, or was rebuilt, and says nothing of the others.
+        oldest = 0 if tail.segment in known else max(tail.segment, *known, 0)
+        for number, path in list_segments(self._directory):
+            if number <= oldest or number == tail.segment or number in known:
+                continue
+            with path.open("rb") as file:
+                head = file.read(HEADER_SIZE)
+            if head[:8] == MAGIC and len(head) == HEADER_SIZE and self._uuid not in head:
+                log.warning("segment %s is of another store and left alone", path)
+            else:
+                path.unlink()
 
     @property
     def tail(self) -> Tail:

@@ -11,6 +11,7 @@ from dkfs.store import Store
 from dkfs.store import segment_reader as reader_module
 from dkfs.store import segments as segments_module
 from dkfs.store.check import check
+from dkfs.store.rows import SEGMENT_KEY
 from dkfs.store.segment_reader import SegmentReader
 from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD, SegmentWriter, Tail
 from tests.store.making import add_file
@@ -114,6 +115,74 @@ def test_a_segment_that_is_too_short_is_left_and_a_new_one_begun(path: Path, dam
         assert lost in found
         assert kept not in found
     assert (path / "segments" / "00000002.seg").exists()
+
+
+def test_segments_that_the_index_does_not_know_are_removed(path: Path, tmp_path: Path) -> None:
+    with Store.open(path, writable=True, segment_limit=100) as store:
+        for i in range(3):
+            add_file(store, b"f%d" % i, b"%d" % i * 100)
+    segments = path / "segments"
+    with Store.open(path, writable=True) as store, store.write() as writer:
+        assert writer.delete_row("segments", SEGMENT_KEY.pack(1))
+    good = (segments / "00000002.seg").read_bytes()
+    (segments / "00000009.seg").write_bytes(good)
+    (segments / "00000010.seg").write_bytes(b"torn")
+
+    Store.open(path, writable=False).close()
+    assert len(sizes(segments)) == 5
+    Store.open(path, writable=True).close()
+
+    assert sorted(sizes(segments)) == ["00000002.seg", "00000003.seg"]
+
+
+@pytest.mark.expect_logs("of another store and left alone")
+def test_a_segment_of_another_store_is_not_removed(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    Store.create(other)
+    for each in (path, other):
+        with Store.open(each, writable=True) as store:
+            add_file(store, b"f", b"same")
+    foreign = path / "segments" / "00000007.seg"
+    foreign.write_bytes((other / "segments" / "00000001.seg").read_bytes())
+
+    Store.open(path, writable=True).close()
+
+    assert foreign.exists()
+
+
+def test_no_segment_before_the_tail_is_removed_when_the_table_lacks_the_tail(path: Path) -> None:
+    with Store.open(path, writable=True, segment_limit=100) as store:
+        for i in range(3):
+            add_file(store, b"f%d" % i, b"%d" % i * 100)
+        with store.write() as writer:
+            for number in (1, 2, 3):
+                writer.delete_row("segments", SEGMENT_KEY.pack(number))
+    before = sizes(path / "segments")
+    (path / "segments" / "00000004.seg").write_bytes(b"rest")
+
+    Store.open(path, writable=True).close()
+
+    assert sizes(path / "segments") == before
+
+
+def test_a_number_that_another_segment_got_is_read_from_that(path: Path) -> None:
+    with Store.open(path, writable=True) as store:
+        _, _, blob_id = add_file(store, b"f", b"data" * 10)
+        with store.read() as reader:
+            location = reader.location(blob_id)
+        assert location is not None
+    segment = path / "segments" / "00000001.seg"
+    good = segment.read_bytes()
+    segments = SegmentReader(path / "segments")
+    segment.unlink()
+    segment.write_bytes(bytes(len(good)))
+    with pytest.raises(CorruptError):
+        segments.read(location, blob_id)
+    segments._file(1)  # stays open
+    segment.unlink()
+    segment.write_bytes(good)
+
+    assert segments.read(location, blob_id) == b"data" * 10
 
 
 def test_other_files_are_left_alone(path: Path) -> None:
