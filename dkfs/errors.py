@@ -36,6 +36,10 @@ class NotFoundError(DkfsError):
     exit_status = 3
 
 
+class ForgottenError(NotFoundError):
+    """Contents that a policy forgot; the node and its metadata are still known."""
+
+
 class ExistsError(DkfsError):
     """Something is there already that must not be: a tag, a target's contents, a live mount."""
 

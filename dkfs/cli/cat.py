@@ -6,7 +6,7 @@ PATH is relative to the root of the tree.  Every byte is checked against the has
 printed.
 
 exit status:
-  0 ok, 2 usage, 3 no such version or path, 4 store trouble, 5 damage found
+  0 ok, 2 usage, 3 no such version or path, or contents forgotten, 4 store trouble, 5 damage found
 """
 
 import argparse
@@ -17,7 +17,7 @@ from dkfs.cli.output import printable
 from dkfs.cli.parser import Parser, new_parser
 from dkfs.cli.reading import Reading, reading
 from dkfs.errors import UsageError
-from dkfs.history.content import contents
+from dkfs.history.content import check_kept, contents
 from dkfs.history.tree import Tree
 from dkfs.model.node import Kind
 
@@ -48,6 +48,7 @@ def _print(view: Reading, place: str) -> None:
     if state.attr.kind is not Kind.FILE:
         kind = state.attr.kind.name.lower()
         raise UsageError(f"{printable(path) or '/'} is a {kind} at version {seq}, expected a file")
+    check_kept(state, path, seq)
     content = contents(view.reader, state)
     for offset in range(0, content.size, _PIECE):
         sys.stdout.buffer.write(content.read(view.reader, offset, _PIECE))

@@ -1,9 +1,10 @@
 """What differs between two states of a file: pure, one Difference per line of `dkfs diff`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from dkfs.core.manifest import Manifest, Place
 from dkfs.model.ids import NO_NODE, NodeId
 from dkfs.model.node import Chunk, Kind, NodeState
 
@@ -71,51 +72,93 @@ def classify(old: NodeState, new: NodeState, fields: Collection[Field]) -> Chang
     return "U" if fields else None
 
 
-def differing_ranges(old: Sequence[Chunk], new: Sequence[Chunk]) -> list[Range]:
-    """Return the byte ranges in which two contents may differ, in order and not touching each other.
+def differing_ranges(old: Manifest, new: Manifest) -> Iterator[Range]:
+    """Yield the byte ranges in which two contents may differ, in order and not touching each other.
 
-    As fine as the chunks are; a range in which only one content has bytes differs.
+    As fine as the chunks are: a chunk of either lies in them with all its bytes or with none, if it is no hole.  A range in
+    which only one content has bytes differs.  Where nodes are the same nothing below them is read.  Raises CorruptError.
     """
-    ranges: list[Range] = []
-    old_at, new_at = _Cursor(old), _Cursor(new)
+    first = last = -1
+    for start, end in _differing(old, new):
+        if start > last:
+            if first >= 0:
+                yield first, last
+            first = start
+        last = end
+    if first >= 0:
+        yield first, last
+
+
+def _differing(old: Manifest, new: Manifest) -> Iterator[Range]:
+    if (old.content, old.is_manifest, old.size) == (new.content, new.is_manifest, new.size):
+        return
+    one, other = _Walk(old), _Walk(new)
     position = 0
-    while old_at.chunk is not None or new_at.chunk is not None:
-        end = min(at.end for at in (old_at, new_at) if at.chunk is not None)
-        if not old_at.matches(new_at):
-            if ranges and ranges[-1][1] == position:
-                ranges[-1] = (ranges[-1][0], end)
-            else:
-                ranges.append((position, end))
-        old_at.advance(end)
-        new_at.advance(end)
+    while not one.is_done and not other.is_done:
+        if one.is_like(other):
+            end = one.end
+        elif one.level or other.level:
+            (one if one.level >= other.level else other).descend()
+            continue
+        else:
+            end = min(one.end, other.end)
+            if one.entry.blob is not None or other.entry.blob is not None:
+                yield position, end
         position = end
-    return ranges
+        one.pass_by(end)
+        other.pass_by(end)
+    if position < max(old.size, new.size):
+        yield position, max(old.size, new.size)
 
 
-class _Cursor:
-    """A place in a list of chunks: the chunk there, None at the end."""
+class _Walk:
+    """A place in a tree: an entry of the nodes that lead to it.  What is below an entry is loaded when one descends."""
 
-    def __init__(self, chunks: Sequence[Chunk]) -> None:
-        self._rest = iter(chunks)
-        self.start = self.end = 0
-        self.chunk: Chunk | None = None
-        self.advance(0)
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        root = manifest.root()
+        self._path: list[tuple[Place, int]] = [(root, 0)] if root.entries else []
 
-    def advance(self, position: int) -> None:
-        """Go on to the chunk that holds *position*, which is at most where the current one ends."""
-        if position < self.end or (self.chunk is None and self.end):
+    @property
+    def is_done(self) -> bool:
+        """Whether the end was reached; without it there is no entry."""
+        return not self._path
+
+    @property
+    def entry(self) -> Chunk:
+        """The chunk or node at hand."""
+        place, index = self._path[-1]
+        return place.entries[index]
+
+    @property
+    def level(self) -> int:
+        """0: the entry is a chunk; else it is a node of the level below."""
+        return self._path[-1][0].level
+
+    @property
+    def end(self) -> int:
+        """The offset in the file where the entry ends."""
+        place, index = self._path[-1]
+        return place.start + place.ends[index]
+
+    def is_like(self, other: "_Walk") -> bool:
+        """Return whether both entries are the same, at the same place."""
+        return self.end == other.end and self.level == other.level and self.entry == other.entry
+
+    def descend(self) -> None:
+        """Go to the first entry of the node at hand."""
+        place, index = self._path[-1]
+        self._path.append((self._manifest.below(place, index), 0))
+
+    def pass_by(self, position: int) -> None:
+        """Go on to the next entry, if the one at hand ends at *position*."""
+        if self.end != position:
             return
-        self.chunk = next(self._rest, None)
-        if self.chunk is not None:
-            self.start, self.end = self.end, self.end + self.chunk.length
-
-    def matches(self, other: "_Cursor") -> bool:
-        """Return whether both have the same bytes here."""
-        if self.chunk is None or other.chunk is None:
-            return False
-        if self.chunk.blob is None:
-            return other.chunk.blob is None
-        return self.chunk == other.chunk and self.start == other.start
+        while self._path:
+            place, index = self._path.pop()
+            if index + 1 < len(place.entries):
+                self._path.append((place, index + 1))
+                return
 
 
 def _content(state: NodeState) -> tuple[bytes | None, bool, int] | None:

@@ -16,8 +16,9 @@ from dkfs.core.diff import (
     differing_fields,
     differing_ranges,
 )
+from dkfs.core.manifest import Manifest
 from dkfs.errors import CorruptError, NotFoundError
-from dkfs.history.content import chunks
+from dkfs.history import content
 from dkfs.history.links import Place, links
 from dkfs.history.tree import DirectoryPaths, Tree, clean_path, is_under, path_key, shown
 from dkfs.history.versions import check_there
@@ -57,18 +58,15 @@ def diff(
 def content_ranges(reader: Reader, old: NodeState | None, new: NodeState | None) -> list[Range]:
     """Return the byte ranges in which the contents of two states differ, as fine as chunks are.
 
-    None, and what is not a file, count as empty.
+    None, and what is not a file, count as empty.  Raises ForgottenError and CorruptError.
     """
-    if (
-        old is not None
-        and new is not None
-        and (old.content, old.is_manifest, old.attr.size, old.attr.kind)
-        == (new.content, new.is_manifest, new.attr.size, new.attr.kind)
-    ):
-        return []
-    old_chunks = () if old is None else chunks(reader, old)
-    new_chunks = () if new is None else chunks(reader, new)
-    return differing_ranges(old_chunks, new_chunks)
+    chunks = [
+        Manifest(reader.blob, None, is_manifest=False, size=0)
+        if state is None
+        else content.manifest(reader, state)
+        for state in (old, new)
+    ]
+    return list(differing_ranges(*chunks))
 
 
 def _concerns(difference: Difference, top: bytes) -> bool:

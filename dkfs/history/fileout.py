@@ -1,6 +1,7 @@
 """Writes the contents of a file from verified chunks: into a new file, or into one that is in use.
 
-Every chunk is read and checked before the file is changed, so a damaged chunk leaves the file as it was.
+Every chunk is read and checked before a file in use is changed, so a damaged chunk leaves it as it was.  Blocks of zeros
+become holes, also those inside of chunks.
 """
 
 import ctypes
@@ -8,9 +9,8 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 
-from dkfs.errors import CorruptError
+from dkfs.core.diff import differing_ranges
 from dkfs.history import content
-from dkfs.model.ids import BlobId
 from dkfs.model.node import Chunk, NodeState
 from dkfs.store import Reader
 
@@ -19,6 +19,7 @@ _KEPT = (
 )  # bytes of checked chunks held until they are written; beyond, they are read twice
 _PUNCH_HOLE = 3  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE: linux/falloc.h
 _ZEROS = bytes(64 * 1024)
+_BLOCK = bytes(4096)  # what a file system can leave out
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -27,46 +28,56 @@ _Piece = tuple[int, Chunk]  # offset in the file
 
 
 def write_new(fd: int, reader: Reader, state: NodeState) -> int:
-    """Write the contents of *state* into the empty file *fd*; return the bytes written.
+    """Write the contents of *state* into the empty file *fd*; return the bytes of its chunks.
 
-    Raises CorruptError, and then the file is not to be kept, and OSError.
+    Raises CorruptError, and then the file is not to be kept, ForgottenError and OSError.
     """
-    size = state.attr.size
-    if state.content is not None and not state.is_manifest:
-        data = _checked(reader, state.content, size)
-        _write(fd, data, 0)
-        return size
     written = end = 0
     for offset, chunk in content.pieces(reader, state):
-        if chunk.blob is not None:
-            _write(fd, _checked(reader, chunk.blob, chunk.length), offset)
-            written += chunk.length
-            end = offset + chunk.length
-    if end < size:
-        os.ftruncate(fd, size)
+        if chunk.blob is None:
+            continue
+        data = content.chunk_data(reader, chunk)
+        for start, stop in _data_runs(data, offset):
+            _write(fd, data[start:stop], offset + start)
+            end = offset + stop
+        written += chunk.length
+    if end < state.attr.size:
+        os.ftruncate(fd, state.attr.size)
     return written
 
 
 def rewrite(fd: int, reader: Reader, old: NodeState | None, new: NodeState) -> int:
     """Make the contents of the open file *fd* those of *new*, in place; return the bytes written.
 
-    *old* says what they are now; None: not known, every chunk is compared.  Raises CorruptError, and then nothing
-    was changed, and OSError.
+    *old* says what they are now; None: not known, every chunk is compared.  Raises CorruptError and ForgottenError, and
+    then nothing was changed, and OSError.
     """
-    pieces = tuple(content.pieces(reader, new))
-    if old is None:
+    if old is None or old.is_forgotten:
+        pieces = content.pieces(reader, new)
         differing = [piece for piece in pieces if not _is_there(fd, reader, *piece)]
     else:
-        there = set(content.pieces(reader, old))
-        differing = [piece for piece in pieces if piece not in there]
+        differing = list(_differing(reader, old, new))
     return _put(fd, reader, differing, new.attr.size)
 
 
 def is_equal(fd: int, reader: Reader, state: NodeState) -> bool:
-    """Return whether the file *fd* has the contents of *state*; raises CorruptError and OSError."""
+    """Return whether the file *fd* has the contents of *state*; raises CorruptError, ForgottenError and OSError."""
+    pieces = content.pieces(reader, state)
     if os.fstat(fd).st_size != state.attr.size:
         return False
-    return all(_is_there(fd, reader, *piece) for piece in content.pieces(reader, state))
+    return all(_is_there(fd, reader, *piece) for piece in pieces)
+
+
+def _differing(reader: Reader, old: NodeState, new: NodeState) -> Iterator[_Piece]:
+    """Yield the chunks of *new* that *old* has not at the same place; of holes only that part."""
+    chunks = content.manifest(reader, new)
+    for start, end in differing_ranges(content.manifest(reader, old), chunks):
+        for offset, chunk in chunks.pieces(start, end):
+            if chunk.blob is not None:
+                yield offset, chunk
+            else:
+                first, last = max(offset, start), min(offset + chunk.length, end)
+                yield first, Chunk(last - first, None)
 
 
 def _put(fd: int, reader: Reader, pieces: Sequence[_Piece], size: int) -> int:
@@ -74,7 +85,7 @@ def _put(fd: int, reader: Reader, pieces: Sequence[_Piece], size: int) -> int:
     held = 0
     for offset, chunk in pieces:
         if chunk.blob is not None:
-            data = _checked(reader, chunk.blob, chunk.length)
+            data = content.chunk_data(reader, chunk)
             if held + len(data) <= _KEPT:
                 kept[offset] = data
                 held += len(data)
@@ -83,24 +94,39 @@ def _put(fd: int, reader: Reader, pieces: Sequence[_Piece], size: int) -> int:
         if chunk.blob is None:
             _punch(fd, offset, chunk.length)
             continue
-        data = kept.pop(offset, b"") or _checked(reader, chunk.blob, chunk.length)
-        _write(fd, data, offset)
+        data = kept.pop(offset, b"") or content.chunk_data(reader, chunk)
+        done = 0
+        for start, stop in _data_runs(data, offset):
+            _punch(fd, offset + done, start - done)
+            _write(fd, data[start:stop], offset + start)
+            done = stop
+        _punch(fd, offset + done, len(data) - done)
         written += chunk.length
     if os.fstat(fd).st_size != size:
         os.ftruncate(fd, size)
     return written
 
 
-def _checked(reader: Reader, blob: BlobId, length: int) -> bytes:
-    data = reader.blob(blob)
-    if len(data) != length:
-        raise CorruptError(f"blob {blob.hex()} has {len(data)} bytes, its chunk expects {length}")
-    return data
+def _data_runs(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of *data*, which starts at *offset* in the file, between the blocks that are all zero."""
+    start, size = 0, len(_BLOCK)
+    first = -offset % size
+    heads = data[first::size]  # one byte of each block tells nearly always that it is not zero
+    block = heads.find(0)
+    while block >= 0:
+        at = first + block * size
+        if data.startswith(_BLOCK, at):
+            if start < at:
+                yield start, at
+            start = at + size
+        block = heads.find(0, block + 1)
+    if start < len(data):
+        yield start, len(data)
 
 
 def _is_there(fd: int, reader: Reader, offset: int, chunk: Chunk) -> bool:
     if chunk.blob is not None:
-        return os.pread(fd, chunk.length, offset) == _checked(reader, chunk.blob, chunk.length)
+        return os.pread(fd, chunk.length, offset) == content.chunk_data(reader, chunk)
     if offset + chunk.length > os.fstat(fd).st_size:
         return False
     try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dkfs.core.plan import is_directory
-from dkfs.errors import CorruptError
+from dkfs.errors import CorruptError, ForgottenError
 from dkfs.history import content, creation
 from dkfs.history.links import Place
 from dkfs.history.metadata import settle
@@ -39,7 +39,7 @@ def fill(
 ) -> Result:
     """Make all that is below *source* in the empty directory *root_fd*, and give that its metadata.
 
-    What is damaged or refused is a problem in the result.  Raises OSError, and CorruptError for a tree that is none.
+    What is damaged, forgotten or refused is a problem in the result.  Raises OSError, and CorruptError for a tree that is none.
     """
     filler = _Filler(source, root_fd, on_progress, sync=sync)
     with filler.directories:
@@ -85,7 +85,7 @@ class _Filler:
             try:
                 if self._make(directory, check_name(name), node):
                     below.append(node)
-            except (CorruptError, PermissionError) as exc:
+            except (CorruptError, ForgottenError, PermissionError) as exc:
                 self._report(directory, name, f"not made: {self.tally.problem(exc)}")
             if self._on_progress is not None:
                 self._on_progress(self.tally.created, self._total, self.tally.bytes_written)

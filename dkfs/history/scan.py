@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from dkfs.errors import CorruptError
+from dkfs.errors import CorruptError, ForgottenError
 from dkfs.history import content, fileout
 from dkfs.history.metadata import has_xattrs, path_in, read_xattrs
 from dkfs.history.places import Directories
@@ -246,12 +246,12 @@ _FORMATS = {
 def has_content(reader: Reader, state: NodeState, name: bytes, dir_fd: int) -> bool:
     """Return whether the file *name* in *dir_fd* has the contents of *state*; raises OSError.
 
-    A state whose contents are damaged is compared with nothing: the file is taken to differ.
+    A state whose contents are damaged or forgotten is compared with nothing: the file is taken to differ.
     """
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         return fileout.is_equal(fd, reader, state)
-    except CorruptError:
+    except (CorruptError, ForgottenError):
         return False
     finally:
         os.close(fd)

@@ -1,16 +1,18 @@
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dkfs.core.diff import classify, differing_fields, differing_ranges
+from dkfs.core.manifest_update import SHAPE, Shape, build, update
 from dkfs.model.ids import ROOT, BlobId, NodeId
 from dkfs.model.node import Attr, Chunk, Kind, NodeState
+from tests.core.trees import Nodes, chunk_id, some_chunks, some_edits
 
 A, B = BlobId(b"a" * 32), BlobId(b"b" * 32)
-CELL = 4
 
 FILE = NodeState(
     attr=Attr(Kind.FILE, 0o644, 1, 2, 3, 4, 5, 0),
@@ -107,37 +109,52 @@ def test_the_mtime_of_a_directory_counts_only_on_request() -> None:
 def test_the_ranges_in_which_contents_differ(
     old: list[Chunk], new: list[Chunk], ranges: list[tuple[int, int]]
 ) -> None:
-    assert differing_ranges(old, new) == ranges
-    assert differing_ranges(new, old) == ranges
+    assert ranges_between(old, new, SHAPE) == ranges
+    assert ranges_between(new, old, SHAPE) == ranges
 
 
-def cells(chunks: list[Chunk]) -> list[BlobId | None]:
-    """Return the blob of each byte."""
-    return [chunk.blob for chunk in chunks for _ in range(chunk.length)]
+def ranges_between(old: list[Chunk], new: list[Chunk], shape: Shape) -> list[tuple[int, int]]:
+    nodes = Nodes()
+    one, other = (nodes.manifest(build(each, nodes.put, shape=shape)) for each in (old, new))
+    return list(differing_ranges(one, other))
 
 
-@given(st.data())
-def test_ranges_hold_exactly_the_bytes_of_differing_cells(data: st.DataObject) -> None:
-    def contents() -> list[Chunk]:
-        blobs = data.draw(st.lists(st.sampled_from([A, B, None]), max_size=8))
-        merged: list[Chunk] = []
-        for blob in blobs:
-            if blob is None and merged and merged[-1].blob is None:
-                merged[-1] = Chunk(merged[-1].length + CELL, None)
-            else:
-                merged.append(Chunk(CELL, blob))
-        return merged
+@pytest.mark.parametrize("shape", [SHAPE, Shape(2, 1, 4), Shape(2, 255, 3)])
+@given(seed=st.integers(0, 2**40))
+def test_ranges_hold_exactly_the_bytes_of_differing_chunks(shape: Shape, seed: int) -> None:
+    rng = Random(seed)
+    old = some_chunks(rng, rng.choice((0, 1, 3, 60)), kinds=rng.choice((2, 1 << 40)), holes=0.2)
+    _, new = some_edits(rng, old, rng.choice((1, 3)))
 
-    old, new = contents(), contents()
-    ranges = differing_ranges(old, new)
+    ranges = ranges_between(old, new, shape)
 
-    of_old, of_new = cells(old), cells(new)
-    missing = "nothing"
+    before, after = cells(old), cells(new)
     expected = {
-        i
-        for i in range(max(len(of_old), len(of_new)))
-        if (of_old[i] if i < len(of_old) else missing)
-        != (of_new[i] if i < len(of_new) else missing)
+        offset
+        for offset in range(max(len(before), len(after)))
+        if before[offset : offset + 1] != after[offset : offset + 1]
     }
-    assert {i for start, end in ranges for i in range(start, end)} == expected
+    assert {offset for start, end in ranges for offset in range(start, end)} == expected
     assert all(end < start for (_, end), (start, _) in pairwise(ranges))
+
+
+def cells(chunks: list[Chunk]) -> list[tuple[int, Chunk] | None]:
+    """Return for each byte the chunk it is in and where that starts, None in a hole."""
+    out: list[tuple[int, Chunk] | None] = []
+    for chunk in chunks:
+        out += [(len(out), chunk) if chunk.blob else None] * chunk.length
+    return out
+
+
+def test_one_changed_chunk_of_160000_is_found_by_few_nodes() -> None:
+    rng = Random(3)
+    nodes = Nodes()
+    chunks = [Chunk(65536, chunk_id(rng.randrange(1 << 60))) for _ in range(160_000)]
+    old = build(chunks, nodes.put)
+    new = update(nodes.manifest(old), [(65536 * 777, 65536 * 778, [Chunk(65536, A)])], nodes.put)
+    nodes.loaded = 0
+
+    ranges = list(differing_ranges(nodes.manifest(old), nodes.manifest(new)))
+
+    assert ranges == [(65536 * 777, 65536 * 778)]
+    assert nodes.loaded <= 2 * 8

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from dkfs.core import codec
-from dkfs.core.content import CHUNK_SIZE
+from dkfs.core.manifest_update import build
 from dkfs.history.links import remember
 from dkfs.model.ids import NO_NODE, ROOT, BlobId, NodeId, Seq
 from dkfs.model.node import Attr, Chunk, Kind, NodeState
@@ -20,6 +20,7 @@ from dkfs.store import Store, Writer
 
 START_NS = 1_700_000_000_000_000_000  # 2023-11-14T22:13:20Z; version N is N seconds later
 STEP_NS = 1_000_000_000
+CELL = 64 * 1024  # bytes; contents are cut on this grid: readers must not care where
 
 Place = tuple[NodeId, bytes]
 
@@ -206,6 +207,10 @@ class ModelHistory:
 
     def rollback(self, target: int) -> Seq:
         """Make the whole tree what it was at version *target*."""
+        return self.move(OpKind.ROLLBACK, target=target)
+
+    def move(self, kind: OpKind, *, target: int, undoes: int = 0) -> Seq:
+        """Roll back, undo or redo: make the whole tree what it was at version *target*."""
         then = self.trees[target]
         # What has no name now gets a state with it, even the same.
         here = {ROOT, *self._names.values()}
@@ -218,7 +223,7 @@ class ModelHistory:
         }
         with self._transaction() as writer:
             return self._append(
-                writer, OpKind.ROLLBACK, NO_NODE, None, states, names, target=Seq(target)
+                writer, kind, NO_NODE, None, states, names, target=Seq(target), undoes=Seq(undoes)
             )
 
     def tag(self, name: str, seq: Seq) -> Seq:
@@ -267,18 +272,12 @@ class ModelHistory:
         return replace(state, parent=place[0], name=place[1])
 
     def _with_data(self, writer: Writer, state: NodeState, data: bytes) -> NodeState:
-        cells = [data[i : i + CHUNK_SIZE] for i in range(0, len(data), CHUNK_SIZE)]
-        blobs = [writer.put_blob(cell)[0] if cell.strip(b"\0") else None for cell in cells]
-        content = blobs[0] if blobs else None
-        is_manifest = len(cells) > 1 and any(blobs)
-        if is_manifest:
-            chunks: list[Chunk] = []
-            for cell, blob in zip(cells, blobs, strict=True):
-                if blob is None and chunks and chunks[-1].blob is None:
-                    chunks[-1] = Chunk(chunks[-1].length + len(cell), None)
-                else:
-                    chunks.append(Chunk(len(cell), blob))
-            content = writer.put_blob(codec.encode_manifest(chunks))[0]
+        cells = [data[i : i + CELL] for i in range(0, len(data), CELL)]
+        chunks = [
+            Chunk(len(cell), writer.put_blob(cell).blob if cell.strip(b"\0") else None)
+            for cell in cells
+        ]
+        content, is_manifest, _ = build(chunks, lambda node, _: writer.put_blob(node).blob)
         self.contents[content, len(data)] = data
         attr = replace(state.attr, size=len(data))
         return replace(state, attr=attr, content=content, is_manifest=is_manifest)

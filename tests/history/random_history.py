@@ -2,9 +2,8 @@
 
 import random
 
-from dkfs.core.content import CHUNK_SIZE
 from dkfs.model.node import Kind
-from tests.history.model_history import ModelHistory
+from tests.history.model_history import CELL, ModelHistory
 
 
 def fill(history: ModelHistory, seed: int, count: int) -> ModelHistory:
@@ -24,10 +23,10 @@ class RandomOperations:
         b"",
         b"one",
         b"two",
-        b"x" * CHUNK_SIZE,
-        bytes(CHUNK_SIZE * 2),
-        b"y" * CHUNK_SIZE + bytes(2 * CHUNK_SIZE) + b"tail",
-        b"z" * CHUNK_SIZE + b"other" * 20_000,
+        b"x" * CELL,
+        bytes(CELL * 2),
+        b"y" * CELL + bytes(2 * CELL) + b"tail",
+        b"z" * CELL + b"other" * 20_000,
     )
 
     def __init__(self, history: ModelHistory, rng: random.Random) -> None:

@@ -1,11 +1,10 @@
 import pytest
 
-from dkfs.core.content import CHUNK_SIZE
 from dkfs.errors import NotFoundError
 from dkfs.history.differ import content_ranges, diff
 from dkfs.model.ids import Seq
 from dkfs.model.node import Kind
-from tests.history.model_history import ModelHistory
+from tests.history.model_history import CELL, ModelHistory
 
 Line = tuple[str, bytes] | tuple[str, bytes, bytes]
 
@@ -354,16 +353,16 @@ def test_a_version_beyond_the_last_is_not_found(history: ModelHistory) -> None:
 
 
 def test_ranges_are_those_of_the_chunks_that_differ(history: ModelHistory) -> None:
-    a = b"a" * CHUNK_SIZE
-    b = b"b" * CHUNK_SIZE
-    history.create(b"f", a + a + bytes(CHUNK_SIZE) + b + b"tail")
-    history.write(b"f", a + b + bytes(CHUNK_SIZE) + b + b"tail and more")
+    a = b"a" * CELL
+    b = b"b" * CELL
+    history.create(b"f", a + a + bytes(CELL) + b + b"tail")
+    history.write(b"f", a + b + bytes(CELL) + b + b"tail and more")
     old, new = history.state(b"f", 2), history.state(b"f", 3)
 
     with history.store.read() as reader:
-        tail = 4 * CHUNK_SIZE
+        tail = 4 * CELL
         assert content_ranges(reader, old, new) == [
-            (CHUNK_SIZE, 2 * CHUNK_SIZE),
+            (CELL, 2 * CELL),
             (tail, tail + 13),
         ]
         assert content_ranges(reader, new, old) == content_ranges(reader, old, new)

@@ -6,13 +6,12 @@ import stat
 
 import pytest
 
-from dkfs.core.content import CHUNK_SIZE
 from dkfs.errors import CorruptError
 from dkfs.model.ids import Seq
 from dkfs.model.node import Kind
 from dkfs.overlay.access import ACL_ACCESS
 from dkfs.overlay.virtual import VIRTUAL, VirtualStatus
-from tests.history.model_history import ModelHistory
+from tests.history.model_history import CELL, ModelHistory
 from tests.overlay.acls import acl
 from tests.overlay.virtual_kernel import (
     ADMIN,
@@ -160,13 +159,13 @@ def test_hard_links_of_a_version_are_one_inode(history: ModelHistory, kernel: Ke
 
 
 def test_large_file_reads_right_at_every_offset(history: ModelHistory, kernel: Kernel) -> None:
-    data = b"y" * CHUNK_SIZE + bytes(2 * CHUNK_SIZE) + b"z" * CHUNK_SIZE + b"tail"
+    data = b"y" * CELL + bytes(2 * CELL) + b"z" * CELL + b"tail"
     history.create(b"f", data)
     number = kernel.find(b".dkfs/versions/2/f").number
     fh = kernel.virtual.open(number, os.O_RDONLY, OWNER)
 
     assert fh >= VIRTUAL
-    for offset in (0, 1, CHUNK_SIZE - 1, CHUNK_SIZE, 4 * CHUNK_SIZE, len(data), len(data) + 9):
+    for offset in (0, 1, CELL - 1, CELL, 4 * CELL, len(data), len(data) + 9):
         assert kernel.virtual.read(fh, offset, 131_072) == data[offset : offset + 131_072]
 
 
