@@ -1,9 +1,15 @@
 """Short ways to say the records that tests of the store put into it."""
 
+from pathlib import Path
+
+from dkfs.core.journal import JournalPart
+from dkfs.core.location import JOURNAL
 from dkfs.model.ids import NO_NODE, ROOT, BlobId, NodeId, Seq
 from dkfs.model.node import Attr, Kind, NodeState
 from dkfs.model.operation import NOBODY, Operation, OpKind
 from dkfs.store import Store, Writer
+from dkfs.store.journals import unpack_journal
+from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD
 
 TIME_NS = 1_700_000_000_000_000_000
 
@@ -56,3 +62,21 @@ def add_file(store: Store, name: bytes, data: bytes) -> tuple[Seq, NodeId, BlobI
         node = NodeId(max(writer.next_node(), 2))
         state = file_state(name, size=len(data), content=blob)
         return append(writer, {node: state}, {(ROOT, name): node}), node, blob
+
+
+def journals(path: Path) -> list[JournalPart]:
+    """Read every journal of the store at *path* out of its segments."""
+    found = []
+    for segment in sorted((path / "segments").glob("*.seg")):
+        data = segment.read_bytes()
+        at = HEADER_SIZE
+        while at < len(data):
+            if data[at : at + 4] == b"\xff" * 4:
+                at += FOOTER.size
+                continue
+            stored_length, _, encoding, length, _ = RECORD.unpack_from(data, at)
+            start = at + RECORD.size
+            at = start + stored_length
+            if encoding == JOURNAL:
+                found.append(unpack_journal(data[start:at], length))
+    return found

@@ -4,36 +4,16 @@ import pytest
 
 from dkfs.core import codec
 from dkfs.core.journal import TABLES_JOURNALED, JournalPart, decode_journal, decode_journal_head
-from dkfs.core.location import JOURNAL
 from dkfs.errors import StoreError
 from dkfs.model.ids import ROOT, NodeId, Seq
 from dkfs.model.operation import OpKind, Tag
 from dkfs.store import Store
 from dkfs.store import journals as journals_module
-from dkfs.store.journals import checkpoint, unpack_journal
+from dkfs.store.journals import checkpoint
 from dkfs.store.rows import SEQ, UNJOURNALED, unseal
-from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD
-from tests.store.making import TIME_NS, add_file, append, file_state
+from tests.store.making import TIME_NS, add_file, append, file_state, journals
 
 Rows = dict[tuple[str, bytes], bytes]
-
-
-def journals(path: Path) -> list[JournalPart]:
-    """Read every journal of the store at *path* out of its segments."""
-    found = []
-    for segment in sorted((path / "segments").glob("*.seg")):
-        data = segment.read_bytes()
-        at = HEADER_SIZE
-        while at < len(data):
-            if data[at : at + 4] == b"\xff" * 4:
-                at += FOOTER.size
-                continue
-            stored_length, _, encoding, length, _ = RECORD.unpack_from(data, at)
-            start = at + RECORD.size
-            at = start + stored_length
-            if encoding == JOURNAL:
-                found.append(unpack_journal(data[start:at], length))
-    return found
 
 
 def replayed(parts: list[JournalPart]) -> Rows:
