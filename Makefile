@@ -109,6 +109,10 @@ bench: setup  ## speed beside a raw directory and a plain pass-through; bytes an
 	$(BIN)/python -m bench --plot
 	$(BIN)/python -m bench.saving --plot
 
+.PHONY: fuzz
+fuzz: setup  ## look for bytes that a decoder of the store does not bear, a minute for each decoder
+	$(BIN)/python -m bench.fuzz
+
 # ---- installing
 
 .PHONY: install
