@@ -161,8 +161,8 @@ class _Walk:
                 return
 
 
-def _content(state: NodeState) -> tuple[bytes | None, bool, int] | None:
+def _content(state: NodeState) -> tuple[bytes | None, bool, bool, int] | None:
     """Return what names a file's bytes; None for anything else (a symlink's size follows its target)."""
     if state.attr.kind is not Kind.FILE:
         return None
-    return state.content, state.is_manifest, state.attr.size
+    return state.content, state.is_manifest, state.is_forgotten, state.attr.size

@@ -79,6 +79,8 @@ def has_same_content(old: NodeState, new: NodeState) -> bool:
     """Return whether both have the same bytes, as files, symlinks or device numbers."""
     return (
         old.content == new.content
+        and not old.is_forgotten
+        and not new.is_forgotten
         and old.is_manifest == new.is_manifest
         and old.attr.size == new.attr.size
         and old.target == new.target

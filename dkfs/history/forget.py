@@ -16,6 +16,7 @@ from typing import Final
 
 from dkfs.core import codec
 from dkfs.history.fold import Folder, size, without_content
+from dkfs.history.links import is_linked
 from dkfs.model.ids import NodeId, Seq
 from dkfs.model.operation import LogRecord, OpKind, Tag
 from dkfs.store import Reader, Store, Writer
@@ -62,6 +63,11 @@ def forgotten_move(reader: Reader) -> Seq:
     return Seq(int.from_bytes(reader.meta(_FORGOTTEN_MOVE) or b"", "big"))
 
 
+def put_forgotten_move(writer: Writer, seq: Seq) -> None:
+    """Note that the rollback, undo or redo *seq* was forgotten, and none after it."""
+    writer.put_meta(_FORGOTTEN_MOVE, SEQ.pack(seq))
+
+
 def forget(
     store: Store,
     ranges: Iterable[Range],
@@ -83,7 +89,7 @@ def forget_contents(
 ) -> int:
     """Forget the contents of the states *rows* (node, version); return how many had any.
 
-    The last state of a node keeps its contents, whatever is asked for. Raises CorruptError, StoreError.
+    What the newest version has keeps its contents, whatever is asked for. Raises CorruptError, StoreError.
     """
     batches = _Batches(pace.seconds)
     at = done = 0
@@ -102,7 +108,8 @@ def _forget_content(writer: Writer, node: NodeId, seq: Seq) -> bool:
     found = writer.node_seq(node, seq)
     if found is None or found[0] != seq or found[1].content is None:
         return False
-    if next(writer.node_versions(node, Seq(seq + 1)), None) is None:
+    is_newest = next(writer.node_versions(node, Seq(seq + 1)), None) is None
+    if is_newest and is_linked(writer, node, writer.last):
         return False
     state = without_content(found[1])
     writer.put_row("nodes", NODE_KEY.pack(node, seq), codec.encode_node(state))
@@ -232,7 +239,7 @@ class _Forgetting:
         for seq in moves:
             writer.delete_row("moves", SEQ.pack(seq))
         if moves and moves[-1] > forgotten_move(writer):
-            writer.put_meta(_FORGOTTEN_MOVE, SEQ.pack(moves[-1]))
+            put_forgotten_move(writer, moves[-1])
         self._progress.forgotten += len(gone)
         return grown
 

@@ -45,7 +45,7 @@ def remember(writer: Writer, names: Iterable[tuple[NodeId, bytes, NodeId]]) -> N
     for parent, name, node in names:
         added.setdefault(node, {})[parent, name] = None
     for node, places in added.items():
-        known = dict.fromkeys(_remembered(writer, node))
+        known = dict.fromkeys(remembered(writer, node))
         before = len(known)
         known.update(places)
         if before and before & (before - 1) == 0:
@@ -67,21 +67,13 @@ def _was_name(reader: Reader, place: Place, node: NodeId) -> bool:
 
 def candidates(reader: Reader, node: NodeId, at: Seq, *, since: Seq = Seq(1)) -> Iterator[Place]:
     """Yield what may be names of *node* from version *since* to *at*: no name it had then is missing."""
-    yield from _remembered(reader, node)
+    yield from remembered(reader, node)
     for _, state in reader.node_versions(node, since, at):
         yield state.parent, state.name
 
 
-def _links(reader: Reader, node: NodeId, at: Seq) -> Iterator[Place]:
-    seen: set[Place] = set()
-    for found in candidates(reader, node, at):
-        if found not in seen:
-            seen.add(found)
-            if reader.child(*found, at) == node:
-                yield found
-
-
-def _remembered(reader: Reader, node: NodeId) -> Iterator[Place]:
+def remembered(reader: Reader, node: NodeId) -> Iterator[Place]:
+    """Yield what remember() kept of *node*; raises CorruptError."""
     data = reader.meta(_KEY % node) or b""
     offset = 0
     while offset < len(data):
@@ -91,3 +83,12 @@ def _remembered(reader: Reader, node: NodeId) -> Iterator[Place]:
         offset += _PARENT.size
         yield NodeId(parent), data[offset : offset + length]
         offset += length
+
+
+def _links(reader: Reader, node: NodeId, at: Seq) -> Iterator[Place]:
+    seen: set[Place] = set()
+    for found in candidates(reader, node, at):
+        if found not in seen:
+            seen.add(found)
+            if reader.child(*found, at) == node:
+                yield found

@@ -8,7 +8,7 @@ locks stay what they are.  New files are complete before they get their name, by
 3. names that go are removed, then all others are given;
 4. contents and metadata of what stayed; the staging directory goes; metadata of directories, their mtimes untouched.
 
-What cannot be done to one file (damage in the store, no privilege) is a problem in the result, and the file stays as it
+What cannot be done to one file (damage in the store, contents forgotten, no privilege) is a problem in the result, and the file stays as it
 was; trouble with the whole (no space, no such directory) raises OSError.
 """
 
@@ -16,7 +16,7 @@ import errno
 import os
 
 from dkfs.core.plan import Binding, Plan, Step, has_same_content, is_directory
-from dkfs.errors import CorruptError, ExistsError
+from dkfs.errors import CorruptError, ExistsError, ForgottenError
 from dkfs.history import content, creation, fileout
 from dkfs.history.links import Place
 from dkfs.history.metadata import held, settle
@@ -135,7 +135,7 @@ class _Application:
         else:
             try:
                 written, problems = creation.create(self._reader, state, place[1], dir_fd)
-            except (CorruptError, PermissionError) as exc:
+            except (CorruptError, ForgottenError, PermissionError) as exc:
                 self._failed.add(node)
                 self._report(state.parent, state.name, f"not made: {self._tally.problem(exc)}")
                 return
@@ -256,7 +256,7 @@ class _Application:
         except FileNotFoundError:
             self._failed.add(step.node)
             problems = ["is not there, expected it"]
-        except (CorruptError, PermissionError) as exc:
+        except (CorruptError, ForgottenError, PermissionError) as exc:
             self._failed.add(step.node)
             problems = [f"not changed: {self._tally.problem(exc)}"]
         except OSError as exc:

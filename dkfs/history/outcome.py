@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dkfs.errors import CorruptError
+from dkfs.errors import CorruptError, DkfsError
 from dkfs.model.ids import NodeId
 
 
@@ -49,9 +49,7 @@ class Tally:
             self.verified,
         )
 
-    def problem(self, exc: CorruptError | OSError) -> str:
+    def problem(self, exc: DkfsError | OSError) -> str:
         """Return what *exc* says, for one of the problems; damage is counted."""
-        if isinstance(exc, CorruptError):
-            self.damaged += 1
-            return str(exc)
-        return exc.strerror or str(exc)
+        self.damaged += isinstance(exc, CorruptError)
+        return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)

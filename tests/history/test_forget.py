@@ -331,7 +331,7 @@ def test_a_crash_at_any_step_leaves_a_sound_store_and_the_rest_is_done_later(
 # ---- contents only
 
 
-def test_contents_of_a_state_can_be_forgotten_but_not_those_of_the_last(
+def test_contents_of_a_state_can_be_forgotten_but_not_those_of_the_newest_version(
     history: ModelHistory,
 ) -> None:
     history.create(b"a", b"one")  # 2
