@@ -321,11 +321,8 @@ def _cuts_on_grid(source: Source, start: int) -> Iterator[Cut]:
 
 
 def _hole(source: Source, offset: int, maximum: int) -> int:
-    """Return how many bytes from *offset* on are known to be chunks of zeros."""
-    end = source.hole_end(offset)
-    if end >= source.size:
-        return source.size - offset
-    return (end - offset) // maximum * maximum
+    """Return how many bytes from *offset* on are known to be chunks of zeros, each as long as can be."""
+    return (min(source.hole_end(offset), source.size) - offset) // maximum * maximum
 
 
 def _data_or_hole(data: bytes) -> bytes | None:

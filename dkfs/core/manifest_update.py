@@ -216,12 +216,11 @@ def _stretches(old: Manifest, level: int, feed: "_Feed", put: Put, shape: Shape)
             if position == old.size:
                 break
             patience = patience - 1 if feed.index == edits else shape.patience
-            is_at_end = position == place.end
-            if is_at_end and (groups.is_between or (patience < 0 and not groups.is_in_hole)):
+            if position == place.end and (
+                groups.is_between or (patience < 0 and not groups.is_in_hole)
+            ):
                 break
             place = old.node_at(position, level)
-            if not is_at_end and position == place.start and groups.is_between:
-                break
         groups.close()
         yield start, position, groups.take()
 

@@ -69,15 +69,10 @@ def is_equal(fd: int, reader: Reader, state: NodeState) -> bool:
 
 
 def _differing(reader: Reader, old: NodeState, new: NodeState) -> Iterator[_Piece]:
-    """Yield the chunks of *new* that *old* has not at the same place; of holes only that part."""
+    """Yield the chunks of *new* that *old* has not at the same place; a hole perhaps twice."""
     chunks = content.manifest(reader, new)
     for start, end in differing_ranges(content.manifest(reader, old), chunks):
-        for offset, chunk in chunks.pieces(start, end):
-            if chunk.blob is not None:
-                yield offset, chunk
-            else:
-                first, last = max(offset, start), min(offset + chunk.length, end)
-                yield first, Chunk(last - first, None)
+        yield from chunks.pieces(start, end)
 
 
 def _put(fd: int, reader: Reader, pieces: Sequence[_Piece], size: int) -> int:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkfs.core.diff import classify, differing_fields, differing_ranges
+from dkfs.core.manifest import Manifest, encode_manifest_node
 from dkfs.core.manifest_update import SHAPE, Shape, build, update
 from dkfs.model.ids import ROOT, BlobId, NodeId
 from dkfs.model.node import Attr, Chunk, Kind, NodeState
@@ -158,3 +159,17 @@ def test_one_changed_chunk_of_160000_is_found_by_few_nodes() -> None:
 
     assert ranges == [(65536 * 777, 65536 * 778)]
     assert nodes.loaded <= 2 * 8
+
+
+def test_a_chunk_is_not_taken_for_a_node_of_the_same_id() -> None:
+    nodes = Nodes()
+    leaf = nodes.put(encode_manifest_node(0, [Chunk(30, A), Chunk(40, B)]), None)
+    flat = encode_manifest_node(0, [Chunk(70, leaf), Chunk(5, A)])
+    last = nodes.put(encode_manifest_node(0, [Chunk(2, A), Chunk(3, B)]), None)
+    tall = encode_manifest_node(1, [Chunk(70, leaf), Chunk(5, last)])
+    old, new = (
+        Manifest(nodes.load, nodes.put(root, None), is_manifest=True, size=75)
+        for root in (flat, tall)
+    )
+
+    assert list(differing_ranges(old, new)) == [(0, 75)]

@@ -123,6 +123,18 @@ def test_a_blob_of_another_length_than_its_chunk_is_damage(history: ModelHistory
         read(reader, bad, 0, 5)
 
 
+def test_one_blob_cannot_be_chunks_of_two_lengths(history: ModelHistory) -> None:
+    state = write_file(history, b"data")
+    with history.store.write() as writer:
+        bad = put_state(writer, state, 7, Chunk(4, state.content), Chunk(3, state.content))
+
+    with history.store.read() as reader:
+        opened = contents(reader, bad)
+        assert opened.read(reader, 0, 4) == b"data"
+        with pytest.raises(CorruptError, match="4 bytes, its chunk expects 3"):
+            opened.read(reader, 4, 3)
+
+
 def test_a_missing_blob_is_damage_only_where_it_is_read(history: ModelHistory) -> None:
     state = write_file(history, b"data")
     with history.store.write() as writer:
