@@ -91,6 +91,8 @@ def _damaged_names(reader: Reader, damages: Collection[Damage]) -> Iterator[Affe
     for damage in damages:
         if damage.name is None or damage.node is None or damage.seq is None:
             continue
+        if damage.seq > reader.last:
+            continue  # its key is what is damaged
         place = (damage.node, damage.name)
         end = _next_change(reader, place, damage.seq)
         for path, first, last in _paths(reader, place, damage.seq, end):
@@ -144,7 +146,7 @@ def _seen(reader: Reader, node: NodeId, place: links.Place, span: _Span) -> Iter
         if _child(reader, place, at) == node:
             for path, first, last in _paths(reader, place, at, end):
                 yield Affected(path, first, last, node, span.damage)
-        at = end
+        at = max(Seq(at + 1), end)
 
 
 def _paths(
@@ -160,7 +162,7 @@ def _paths(
             before = None
         if before is None and path is not None:
             before = path, at
-        at = min(end, until)
+        at = max(Seq(at + 1), min(end, until))
     if before is not None:
         yield before[0], before[1], Seq(end - 1)
 

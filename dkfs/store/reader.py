@@ -4,6 +4,7 @@ The state as of version N is the row with the greatest version <= N of a node or
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 import lmdb
 
@@ -35,6 +36,7 @@ from dkfs.store.rows import (
     SEQ,
     TAIL,
     TAIL_KEY,
+    is_sealed,
     name_key,
     split_name_key,
     tag_key,
@@ -44,6 +46,7 @@ from dkfs.store.segments import Tail
 from dkfs.store.view import View
 
 _GREATEST_SEQ = b"\xff" * 8
+_SEARCHED = 10_000  # log records in which a row that may be missing is looked for
 _MOVES = {int(kind): kind for kind in (OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO)}
 
 
@@ -60,8 +63,18 @@ class Reader(View):
     def last(self) -> Seq:
         """The newest version; 0 when the store is empty."""
         if self._last is None:
-            self._last = Seq(int.from_bytes(self._last_key("log"), "big"))
+            key, value = self._last_row("log")
+            self._last = Seq(int.from_bytes(key, "big"))
+            if key and not is_sealed(key, value) and not self.is_log_counted(self._last):
+                self._last = None
+                raise CorruptError(
+                    f"index: log row {key.hex()}, the last, does not match its checksum"
+                )
         return self._last
+
+    def is_log_counted(self, last: Seq) -> bool:
+        """Return whether as many versions up to *last* are in the log as were not forgotten."""
+        return self.count("log") + self.forgotten() == last
 
     def version(self, at: int) -> Seq:
         """Return the newest version up to *at* that is there, 0 if there is none."""
@@ -70,8 +83,14 @@ class Reader(View):
             return self.last
         try:
             key = SEQ.pack(max(at, 0))
-            is_there = cursor.set_range(key) and (cursor.key() == key or cursor.prev())
-            return Seq(int.from_bytes(cursor.key(), "big") if is_there else 0)
+            if not cursor.set_range(key):
+                return Seq(0)
+            if cursor.key() != key:
+                if not is_sealed(*cursor.item()):
+                    self._expect_other("log", key, cursor.key())
+                if not cursor.prev():
+                    return Seq(0)
+            return Seq(int.from_bytes(cursor.key(), "big"))
         except lmdb.Error as exc:
             raise index_error(exc) from exc
 
@@ -155,6 +174,8 @@ class Reader(View):
                     found = self._floor("names", stem + SEQ.pack(at))
                     child = NO_NODE if found is None else _node_id(found[1])
                 elif seq > at:
+                    if not is_sealed(key, value):
+                        self._expect_other("names", stem + SEQ.pack(at), key)
                     continue
                 else:
                     child = _node_id(unseal("names", key, value))
@@ -239,6 +260,10 @@ class Reader(View):
         data = self._get("meta", NEXT_NODE_KEY)
         return ROOT if data is None else NodeId(int.from_bytes(data, "big"))
 
+    def greatest_node(self) -> NodeId:
+        """Return the greatest node id that has a state, 0 if none has."""
+        return NodeId(int.from_bytes(self._last_key("nodes")[:8], "big"))
+
     def clean(self) -> bool:
         """Return whether the last writer ended cleanly."""
         return self._get("meta", CLEAN_KEY) == b"\1"
@@ -297,10 +322,37 @@ class Reader(View):
                 high = seq - 1
         return Seq(found)
 
+    def _expect_other(self, table: str, key: bytes, damaged: bytes) -> None:
+        """See View: it is another's if the log lists it where it lies, or if it lists no row that is missing here."""
+        if table in {"nodes", "names"}:
+            if _lists(self.record(_seq(damaged)), table, damaged):
+                return
+            cursor = self._new_cursor(table)
+            above = cursor.key() if cursor.set_range(key) and cursor.prev() else b""
+            first = _seq(above) + 1 if above[:-8] == key[:-8] else 1
+            records = islice(self.log(Seq(first), _seq(key)), _SEARCHED + 1)
+            found = [_lists(record, table, key) for record in records]
+            if len(found) <= _SEARCHED and not any(found):
+                return
+        super()._expect_other(table, key, damaged)
+
     def _read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
         if location.encoding in DELTAS:
             return restore(self._blobs, blob, location, self.location, strict=strict)
         return self._blobs.read(blob, location, strict=strict)
+
+
+def _seq(key: bytes) -> Seq:
+    return Seq(int.from_bytes(key[-8:], "big"))
+
+
+def _lists(record: LogRecord | None, table: str, key: bytes) -> bool:
+    """Return whether *record* names the row of nodes or names at *key*, its version aside."""
+    if record is None:
+        return False
+    if table == "nodes":
+        return int.from_bytes(key[:8], "big") in record.all_nodes
+    return (int.from_bytes(key[:8], "big"), key[8:-9]) in record.all_names
 
 
 def _node_id(data: bytes) -> NodeId:

@@ -153,9 +153,9 @@ def replace_index(store: Path) -> Path | None:
         if index.exists() or index.is_symlink():
             kept = _free_name(store)
             os.link(index, kept, follow_symlinks=False)
-        # The table of readers belongs to the old index: transactions of the new one have other numbers.
-        for each in (lock_path(index), lock_path(rebuilt)):
-            each.unlink(missing_ok=True)
+        # The table of readers goes with the index: transactions of another one have other numbers. Who opens in
+        # between sees that one of the files has become another, and opens again (see open_index).
+        lock_path(rebuilt).rename(lock_path(index))
         sync_directory(store)
         rebuilt.rename(index)
         sync_directory(store)

@@ -52,6 +52,13 @@ def seal(key: bytes, record: bytes) -> bytes:
     return record + crc32(record, crc32(key)).to_bytes(4, "big")
 
 
+def is_sealed(key: bytes, value: bytes) -> bool:
+    """Return whether the *value* of the row at *key* matches its checksum."""
+    return crc32(value[:-_CHECKSUM_SIZE], crc32(key)) == int.from_bytes(
+        value[-_CHECKSUM_SIZE:], "big"
+    )
+
+
 def unseal(table: str, key: bytes, value: bytes) -> bytes:
     """Return the record in the *value* of the row at *key*; raises CorruptError."""
     record = value[:-_CHECKSUM_SIZE]

@@ -24,6 +24,7 @@ from dkfs.store.index import (
     verify_pages,
 )
 from dkfs.store.lock import LOCK_NAME, StoreLock
+from dkfs.store.opening import check_age, check_counters, measure_segments
 from dkfs.store.reader import Reader
 from dkfs.store.rows import FORMAT, FORMAT_KEY, HASH_KEY, UUID_KEY, seal
 from dkfs.store.segment_reader import SegmentReader
@@ -80,14 +81,17 @@ class Store:
         self._hash = hash_function(self.hash_algo)
         self._blobs = BlobSource(SegmentReader(self.segments), self._hash)
         self._write_side: WriteSide | None = None
-        if lock is not None:
-            with self.read() as reader:
-                tail = reader.tail()
-                known = reader.segment_numbers()
-            output = SegmentWriter(
-                self.segments, self.uuid.bytes, tail, limit=segment_limit, known=known
-            )
-            self._write_side = WriteSide(output, encoding, Encoder(encoding.level))
+        sizes = measure_segments(self.segments)  # before the view begins: it knows of no less
+        with self.read() as reader:
+            check_age(reader, self.segments, sizes)
+            if lock is None:
+                return
+            check_counters(reader)
+            tail, known = reader.tail(), reader.segment_numbers()
+        output = SegmentWriter(
+            self.segments, self.uuid.bytes, tail, limit=segment_limit, known=known
+        )
+        self._write_side = WriteSide(output, encoding, Encoder(encoding.level))
 
     @classmethod
     def create(cls, path: Path, *, hash_algo: HashAlgo = "blake3") -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Self
 
 import lmdb
 
+from dkfs.errors import CorruptError
 from dkfs.store.index import Index, index_error
-from dkfs.store.rows import unseal
+from dkfs.store.rows import is_sealed, unseal
 
 if TYPE_CHECKING:
     Cursor = lmdb.Cursor[bytes]
@@ -72,6 +73,10 @@ class View:
                 found = cursor.key()
                 if found == key:
                     return key, unseal(table, key, cursor.value())
+                # A row whose key is damaged is not found under its key, but lies where it lay: just behind.
+                if not is_sealed(found, cursor.value()):
+                    self._expect_other(table, key, found)
+                    cursor.set_range(key)
                 is_there = cursor.prev()
             else:
                 is_there = cursor.last()
@@ -83,6 +88,13 @@ class View:
         if found[:-8] != key[:-8]:
             return None
         return found, unseal(table, found, value)
+
+    def _expect_other(self, table: str, key: bytes, damaged: bytes) -> None:
+        """Raise CorruptError unless the row at *damaged*, the next one, is certainly not that of *key*."""
+        raise CorruptError(
+            f"index: {table} row {damaged.hex()}, which may be that of {key.hex()},"
+            " does not match its checksum"
+        )
 
     def _range(
         self, table: str, start: bytes, end: bytes | None, *, reverse: bool = False
@@ -108,9 +120,12 @@ class View:
             raise index_error(exc) from exc
 
     def _last_key(self, table: str) -> bytes:
+        return self._last_row(table)[0]
+
+    def _last_row(self, table: str) -> tuple[bytes, bytes]:
         cursor = self._new_cursor(table)
         try:
-            return cursor.key() if cursor.last() else b""
+            return cursor.item() if cursor.last() else (b"", b"")
         except lmdb.Error as exc:
             raise index_error(exc) from exc
 
