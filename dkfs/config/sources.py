@@ -28,6 +28,7 @@ NAMES: Final = (
     "allow_other",
     "read_only",
 )
+TABLES: Final = ("retention",)  # of a configuration file, beside the settings
 _PATHS: Final = ("state_dir", "store", "log_file")
 _SEED_NAMES: Final = ("state_dir", "store", "debug", "metrics_addr", "hash_algo")
 
@@ -55,19 +56,29 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
     return layer
 
 
-def from_file(file: Path) -> Layer:
-    """Return what the TOML *file* says: one key for each setting; raises UsageError."""
+def read_table(file: Path) -> dict[str, object]:
+    """Return what is in the TOML *file*; raises UsageError."""
     try:
         with file.open("rb") as stream:
-            table = tomllib.load(stream)
+            return tomllib.load(stream)
     except OSError as exc:
         raise UsageError(f"configuration file {file}: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise UsageError(f"configuration file {file} is not TOML: {exc}") from exc
+
+
+def from_file(file: Path) -> Layer:
+    """Return what the TOML *file* says: one key for each setting; raises UsageError.
+
+    Tables are for those who ask for them (config.retention).
+    """
+    table = read_table(file)
     known = {*NAMES, *(seed.name for seed in SEED_FLAGS if seed.flag)}
     layer: Layer = {}
     for name, value in table.items():
         where = f"{name} in {file}"
+        if name in TABLES and isinstance(value, dict):
+            continue
         if name not in known:
             raise UsageError(f"{where}: no such setting, expected one of {', '.join(NAMES)}")
         if not isinstance(value, str | bool | int | float):

@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from dkfs.core.durations import EPOCH_DAY, NS_PER_S, Duration, Zone, utc
+from dkfs.core.patterns import Pattern
 from dkfs.errors import UsageError
 from dkfs.model.ids import Seq
 
@@ -91,6 +92,27 @@ class Policy:
         if self.min_age is not None:
             rules.append(f"min age {self.min_age}")
         return ", ".join(rules) or "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class PathRule:
+    """A policy for the contents of some files, narrower than that for versions."""
+
+    pattern: Pattern
+    policy: Policy
+
+    def matches(self, path: bytes) -> bool:
+        """Return whether *path*, or a directory above it, is meant."""
+        names = path.split(b"/")
+        return any(self.pattern.matches(b"/".join(names[:end])) for end in range(len(names), 0, -1))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All that says what is kept."""
+
+    policy: Policy
+    paths: tuple[PathRule, ...] = ()  # the first whose pattern matches decides
 
 
 def parse_count(text: str) -> int:
