@@ -26,7 +26,7 @@ _DEEP_REFERENCE_LIMIT: Final = (
     2 * _MIB
 )  # ... so that all of them together stay below the next limit
 _HELD_LIMIT: Final = 1024 * _MIB  # bytes, plain, that are held at once while a blob is restored
-_COST_FACTOR: Final = 2  # times the plain length may be read to restore a blob
+_COST_FACTOR: Final = 8  # times the plain length may be read to restore a blob, see decisions/0005
 _COST_LEAST: Final = 4096  # bytes; a blob that is shorter may cost as much as one that is this long
 _LEAST_READ: Final = 16  # bytes of cost for each blob that is read on the way, at least
 
