@@ -102,7 +102,7 @@ def test_a_chain_ends_where_restoring_would_cost_too_much(path: Path) -> None:
             data = noise(0)
             blob = writer.put_blob(data).blob
             for i in range(1, 12):
-                data = changed(data, i, SIZE // 5)
+                data = changed(data, i, SIZE * 4 // 5)
                 blob = writer.put_blob(data, like=like(blob)).blob
                 at = writer.location(blob)
                 assert at is not None
@@ -110,7 +110,7 @@ def test_a_chain_ends_where_restoring_would_cost_too_much(path: Path) -> None:
         with store.read() as reader:
             assert reader.blob(blob) == data
             depths = [found.depth for found in map(reader.location, ids(store)) if found]
-    assert max(depths) == 4
+    assert max(depths) == 8
 
 
 def ids(store: Store) -> list[BlobId]:
