@@ -61,11 +61,6 @@ class Groups:
         """Whether the last node has ended and nothing came since."""
         return not self._entries and not self._hole
 
-    @property
-    def is_in_hole(self) -> bool:
-        """Whether the last entry was a hole, which may go on."""
-        return self._hole > 0
-
     def add(self, entry: Chunk) -> None:
         """Take the next entry; holes are joined."""
         if entry.blob is None:
@@ -216,9 +211,7 @@ def _stretches(old: Manifest, level: int, feed: "_Feed", put: Put, shape: Shape)
             if position == old.size:
                 break
             patience = patience - 1 if feed.index == edits else shape.patience
-            if position == place.end and (
-                groups.is_between or (patience < 0 and not groups.is_in_hole)
-            ):
+            if position == place.end and (groups.is_between or patience < 0):
                 break
             place = old.node_at(position, level)
         groups.close()

@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -231,8 +232,13 @@ def test_one_open_file_is_read_by_many_threads(history: ModelHistory) -> None:
                     return False
         return True
 
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(read_some, range(8)))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(read_some, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_contents_that_were_forgotten_are_not_found(history: ModelHistory) -> None:
