@@ -1,5 +1,6 @@
 """Manifests: what is read is checked, and read only when it is needed."""
 
+import struct
 import tracemalloc
 from random import Random
 
@@ -7,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkfs.core import codec
 from dkfs.core.manifest import (
     LEVELS,
     Manifest,
@@ -19,7 +19,7 @@ from dkfs.core.manifest_update import Content, Shape, build
 from dkfs.errors import CorruptError
 from dkfs.model.ids import BlobId
 from dkfs.model.node import Chunk
-from tests.core.trees import Nodes, chunk_id, some_chunks
+from tests.core.trees import Nodes, chunk_id, flat_manifest, some_chunks
 
 A, B = chunk_id(1), chunk_id(2)
 TINY = Shape(minimum=2, mask=1, maximum=4)
@@ -45,9 +45,11 @@ def test_a_node_is_laid_out_as_the_format_says() -> None:
 
 
 def test_a_manifest_of_format_1_is_one_node() -> None:
-    chunks = (Chunk(65536, A), Chunk(131072, None), Chunk(65536, B), Chunk(3, A))
+    data = flat_manifest((1, 65536, A + B), (0, 131072, b""), (1, 3, A))
 
-    assert decode_manifest_node(codec.encode_manifest(chunks)) == ManifestNode(0, chunks)
+    assert decode_manifest_node(data) == ManifestNode(
+        0, (Chunk(65536, A), Chunk(65536, B), Chunk(131072, None), Chunk(3, A))
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"\2", b"\2\0", b"\3\0\2", b"\2\x10\2", b"\xff" * 40])
@@ -67,7 +69,13 @@ def test_what_is_no_node_is_refused(data: bytes) -> None:
         (b"\2\1\3" + A + b"\4", "level 1 with a hole"),
         (b"\2\0" + b"\xff" * 9 + b"\1" + A + b"\2", "entry of"),  # 2^63 - 1 and one more
         (b"\2\0" + b"\xff" * 10 + b"\1", "64 bits"),
-        (b"\1" + b"\0" + b"\x80" + bytes(11), "run of type 0"),
+        (b"\1\0", "2 bytes, need 14"),
+        (b"\1" + struct.pack(">BQI", 0, 0, 1), "run of type 0, 1 of 0 bytes"),
+        (b"\1" + struct.pack(">BQI", 0, 2**63, 1), "run of type 0"),
+        (b"\1" + struct.pack(">BQI", 1, 2**40, 2**31), "run of type 1"),
+        (b"\1" + struct.pack(">BQI", 2, 1, 1), "run of type 2"),
+        (b"\1" + struct.pack(">BQI", 0, 65536, 2**32 - 1), "hole counted"),
+        (b"\1" + struct.pack(">BQI", 1, 1, 2**32 - 1), "need 137438953454"),
     ],
 )
 def test_a_node_that_cannot_be_is_refused(data: bytes, message: str) -> None:
@@ -75,7 +83,10 @@ def test_a_node_that_cannot_be_is_refused(data: bytes, message: str) -> None:
         decode_manifest_node(data)
 
 
-@given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda data: b"\2\0" + data))
+@given(
+    st.binary(max_size=200)
+    | st.builds(bytes.__add__, st.sampled_from((b"\1", b"\2\0", b"\2\1")), st.binary(max_size=200))
+)
 def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
     try:
         found = decode_manifest_node(data)
@@ -182,7 +193,7 @@ def test_a_manifest_that_does_not_cover_the_file_is_damage() -> None:
 
 def test_an_empty_manifest_of_format_1_is_damage_where_there_are_bytes() -> None:
     with pytest.raises(CorruptError, match=r"covers 0 bytes, need 100"):
-        tree(Nodes(), codec.encode_manifest([]), 100).chunk_at(0)
+        tree(Nodes(), flat_manifest(), 100).chunk_at(0)
 
 
 def test_a_node_that_covers_another_size_than_the_one_above_says_is_damage_only_there() -> None:

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkfs.core import codec
 from dkfs.core.manifest import Manifest
 from dkfs.core.manifest_update import SHAPE, Content, Edit, Shape, build, update
 from dkfs.errors import CorruptError
 from dkfs.model.node import Chunk
-from tests.core.trees import Nodes, chunk_id, some_chunks, some_edits
+from tests.core.trees import Nodes, chunk_id, flat_manifest, some_chunks, some_edits
 
 A, B, C = chunk_id(1), chunk_id(2), chunk_id(3)
 SHAPES = [
@@ -149,7 +148,8 @@ def test_a_flat_manifest_becomes_a_tree() -> None:
     nodes = Nodes()
     rng = Random(8)
     chunks = [Chunk(65536, chunk_id(rng.randrange(1 << 60))) for _ in range(1000)]
-    blob = nodes.put(codec.encode_manifest(chunks), None)
+    ids = b"".join(chunk.blob or b"" for chunk in chunks)
+    blob = nodes.put(flat_manifest((1, 65536, ids)), None)
     flat = Manifest(nodes.load, blob, is_manifest=True, size=1000 * 65536)
 
     after = update(flat, [(65536, 131072, [Chunk(65536, A)])], nodes.put)

@@ -1,5 +1,6 @@
 """Manifests in memory: a store of nodes that counts what is done with it, and random chunks and edits."""
 
+import struct
 from hashlib import sha256
 from random import Random
 
@@ -38,6 +39,13 @@ class Nodes:
 
     def manifest(self, content: Content) -> Manifest:
         return Manifest(self.load, content.blob, is_manifest=content.is_manifest, size=content.size)
+
+
+def flat_manifest(*runs: tuple[int, int, bytes]) -> bytes:
+    """Return a manifest of format 1 of (type, length of each chunk, ids or nothing)."""
+    return b"\1" + b"".join(
+        struct.pack(">BQI", what, length, len(ids) // 32 or 1) + ids for what, length, ids in runs
+    )
 
 
 def chunk_id(number: int) -> BlobId:
