@@ -4,7 +4,7 @@ It may run in a process of its own: it opens the store for reading only, and wha
 Views are given up as early as can be: an old one keeps pages of the index from being used again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, NamedTuple
@@ -26,6 +26,8 @@ from dkfs.store.collect_mark import Marker
 from dkfs.store.collect_plan import Plan, SegmentUse, plan
 from dkfs.store.collect_sweep import JournalRecord, Swap
 from dkfs.store.collect_table import LIVE, BlobTable
+from dkfs.store.compact import Packed, packed_bytes
+from dkfs.store.index import TABLES
 from dkfs.store.journals import checkpoint
 from dkfs.store.reader import Reader
 from dkfs.store.rows import NODE_KEY, seal, unseal
@@ -52,6 +54,7 @@ class Findings:
     segment_bytes: int
     live_bytes: int  # of these: records that are needed
     journal_bytes: int  # ... and journals, needed for a rebuild of the index
+    packed_index_bytes: int  # what the index would take if it were packed, see compact
     plan: Plan
 
     @property
@@ -74,14 +77,22 @@ class Survey:
         self._number = 0  # of the segment with the last copy
 
     def look(self, *, max_unused: float, is_dropped: IsDropped | None = None) -> Findings:
-        """Find out what is alive, and what to do; raises CorruptError if that cannot be told."""
+        """Find out what is alive, and what to do; raises CorruptError if that cannot be told.
+
+        States that *is_dropped* tells of count as gone: then it is said what would come back without them.
+        """
         with self._store.read() as reader:
             self._last = reader.last
             self._say("looking", 0, 0)
+            rows = {table: Packed() for table in TABLES}
             marker = self._marker = Marker(BlobTable(reader))
-            marker.mark(reader, self._states(reader, is_dropped))
+            marker.mark(reader, self._states(reader, is_dropped, rows["nodes"]))
+            share = rows["nodes"].rows / max(reader.count("nodes"), 1)
             uses = list(_uses(reader, marker.table))
-            cost = self._checkpoint_size(reader) if any(use.journals for use in uses) else None
+            cost = None
+            if any(use.journals for use in uses):
+                cost = int(self._checkpoint_size(reader) * share)
+            packed = _packed_index(reader, marker.table, rows, share)
         table = marker.table
         return Findings(
             blobs=len(table),
@@ -89,6 +100,7 @@ class Survey:
             segment_bytes=sum(use.size for use in uses),
             live_bytes=sum(use.live for use in uses),
             journal_bytes=sum(use.journals for use in uses),
+            packed_index_bytes=packed,
             plan=plan(
                 uses,
                 max_unused=max_unused,
@@ -167,7 +179,10 @@ class Survey:
                 )
                 plain, done = following, done + 1
 
-    def _states(self, reader: Reader, is_dropped: IsDropped | None) -> Iterator[NodeState]:
+    def _states(
+        self, reader: Reader, is_dropped: IsDropped | None, rows: Packed
+    ) -> Iterator[NodeState]:
+        """Yield the states that are there, and stay there; add their rows to *rows*."""
         total = reader.count("nodes")
         for done, (key, value) in enumerate(reader.rows("nodes")):
             if done % _TELL_EVERY == 0:
@@ -176,6 +191,7 @@ class Survey:
                 node, seq = NODE_KEY.unpack(key)
                 if is_dropped(node, seq):
                     continue
+            rows.add(len(key), len(value))
             yield codec.decode_node(unseal("nodes", key, value))
 
     def _copied(
@@ -232,6 +248,26 @@ def _uses(reader: Reader, table: BlobTable) -> Iterator[SegmentUse]:
         if not row.is_dead:
             journals = row.journal_bytes if row.journal_txn > done else 0
             yield SegmentUse(number, row.length, live.get(number, 0), journals)
+
+
+def _packed_index(
+    reader: Reader, table: BlobTable, rows: Mapping[str, Packed], share: float
+) -> int:
+    """Return what the index takes when packed if *share* of what grows with the versions stays; *rows* has the nodes."""
+    live = len(table) - sum(1 for _ in table.dead())
+    shares = {
+        "blobs": live / max(len(table), 1),
+        "log": share,
+        "names": share,
+        "moves": share,
+        "meta": 1.0,
+        "tags": 1.0,
+        "segments": 1.0,
+    }
+    for name, part in shares.items():
+        for key, value in reader.rows(name):
+            rows[name].add(len(key), len(value), times=part)
+    return packed_bytes(rows.values())
 
 
 def _rows_in(reader: Reader, segments: frozenset[int]) -> Iterator[_PlacedRow]:

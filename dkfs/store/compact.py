@@ -88,15 +88,18 @@ class Packed:
     """About how many bytes a table takes when it is packed."""
 
     def __init__(self) -> None:
-        self._leaves = self._large = 0
+        self.rows = 0.0
+        self._leaves = 0.0  # bytes in leaf pages
+        self._large = 0  # pages
 
     def add(self, key: int, value: int, *, times: float = 1.0) -> None:
         """Count a row, or *times* of them, with a key and a value of so many bytes."""
+        self.rows += times
         size = _ROW_HEAD + key + value
         if size > _ROW_MOST:
             self._large += -(-(_PAGE_HEAD + value) // _PAGE)
             size = _ROW_HEAD + key + _NUMBER
-        self._leaves += int((size + (size & 1)) * times)
+        self._leaves += (size + (size & 1)) * times
 
     @property
     def pages(self) -> int:
