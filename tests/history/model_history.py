@@ -330,13 +330,15 @@ class ModelHistory:
         *,
         there: Place | None = None,
         target: Seq = Seq(0),
+        undoes: Seq = Seq(0),
         tag: bytes = b"",
     ) -> Seq:
         seq = Seq(self.last + 1)
         parent, name = place or (NO_NODE, tag)
-        new_parent, new_name = there or (NO_NODE, b"")
+        new_place = there or (NO_NODE, b"")
+        time_ns = self.time_ns(seq)
         operation = Operation(
-            kind, self.time_ns(seq), self.origin, node, parent, name, new_parent, new_name, target
+            kind, time_ns, self.origin, node, parent, name, *new_place, target, undoes
         )
         states, names = states or {}, names or {}
         writer.append(seq, operation, states.items(), [(*p, n) for p, n in names.items()])
