@@ -61,19 +61,16 @@ class BlobChecker:
             self._check_bases(blob, at)
 
     def _check_bases(self, blob: BlobId, at: BlobLocation) -> None:
-        depth, cost = 0, at.stored_length
         for base in self._reader.bases(blob, at):
             found = self._reader.location(base)
-            if found is None or found.encoding == LOST:
-                why = "not in the store" if found is None else "lost"
-                raise CorruptError(f"blob {blob.hex()} is a delta to {base.hex()}, which is {why}")
-            depth, cost = max(depth, found.depth), cost + found.read_cost
-        # So depths decrease from delta to base, and no delta can be its own base.
-        if (at.depth, at.cost) != (depth + 1, cost):
-            raise CorruptError(
-                f"blob {blob.hex()} is {depth + 1} deltas deep and costs {cost} bytes,"
-                f" its row says {at.depth} and {at.cost}"
-            )
+            if found is None:
+                message = f"base {base.hex()} of blob {blob.hex()} is not in the store"
+                self._notes.add(message, blob=base, kind=DamageKind.BLOB)
+            elif found.depth >= at.depth:
+                # As depths decrease from delta to base, no delta can be its own base.
+                raise CorruptError(
+                    f"blob {blob.hex()} is {at.depth} deltas deep, its base {base.hex()} {found.depth}"
+                )
 
     def _look_at_each(self) -> None:
         """Name the blobs that are not where their rows say."""

@@ -32,7 +32,7 @@ class RowChecker:
         self._reader = reader
         self._notes = notes
         self._on_progress = on_progress
-        self._trees = TreeChecker(reader)
+        self._trees = TreeChecker(reader, notes)
         self._expected = {"nodes": 0, "names": 0, "moves": 0}  # rows, as the log says
         self._is_log_whole = True  # else what it lists is not known
         self._greatest_node = 0
@@ -157,20 +157,9 @@ class RowChecker:
         self._expected["moves"] += record.operation.kind in _MOVES
 
     def _state(self, state: NodeState, seq: Seq, node: NodeId) -> None:
-        attr = state.attr
-        if state.target and attr.kind is not Kind.SYMLINK:
+        if state.target and state.attr.kind is not Kind.SYMLINK:
             self._notes.add(f"node {node} has a target and is no symbolic link", seq, node)
-        if state.xattrs is not None and self._trees.is_new(state.xattrs, None, 0):
-            with self._notes.noting(seq, node, state.xattrs):
-                codec.decode_xattrs(self._reader.blob(state.xattrs))
-        if state.content is None or not self._trees.is_new(state.content, attr.kind, attr.size):
-            return
-        with self._notes.noting(seq, node, state.content):
-            if attr.kind is not Kind.FILE:
-                raise CorruptError(f"node {node} has contents and is no file")
-            size = self._trees.length(state.content, is_manifest=state.is_manifest)
-            if size != attr.size:
-                raise CorruptError(f"contents of {size} bytes, node {node} has {attr.size}")
+        self._trees.check(state, seq, node)
 
     def _has_state(self, node: NodeId, seq: Seq) -> bool:
         try:

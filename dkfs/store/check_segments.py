@@ -47,7 +47,7 @@ class SegmentChecker:
         done = 0
         for number, row in rows.items():
             self._on_progress("segments", done, total)
-            with self._notes.noting(kind=DamageKind.SEGMENT):
+            with self._notes.noting(kind=DamageKind.SEGMENT, segment=number):
                 self._check(number, row, done, total)
             done += row.length
         if self._reader.format != OLD_FORMAT:
@@ -84,8 +84,8 @@ class SegmentChecker:
             self.usable[number] = min(salvage.size, row.length)
             is_whole = salvage.size >= row.length
             if not is_whole:
-                self._add(f"segment {number} has {salvage.size} bytes, need {row.length}")
-            with self._notes.noting(kind=DamageKind.SEGMENT):
+                self._add(number, f"segment {number} has {salvage.size} bytes, need {row.length}")
+            with self._notes.noting(kind=DamageKind.SEGMENT, segment=number):
                 check_header(path, number, self._uuid)
             records = journal_bytes = 0
             for found in salvage.records(end=row.length, knows=self._knows):
@@ -104,15 +104,18 @@ class SegmentChecker:
                         self._on_progress("segments", done + found.end, total)
         if is_whole and journal_bytes != row.journal_bytes:
             self._add(
+                number,
                 f"segment {number} has {journal_bytes} bytes of journals, its row says"
-                f" {row.journal_bytes}"
+                f" {row.journal_bytes}",
             )
 
     def _end(self, number: int, footer: Footer, records: int, length: int) -> None:
         if footer.end != length:
-            self._add(f"segment {number} ends at {footer.end}, its row says {length}")
+            self._add(number, f"segment {number} ends at {footer.end}, its row says {length}")
         if footer.records != records:
-            self._add(f"segment {number} has {records} records, its footer says {footer.records}")
+            self._add(
+                number, f"segment {number} has {records} records, its footer says {footer.records}"
+            )
 
     def _knows(self, record: Record) -> bool:
         """Return whether the index has the blob of *record* there."""
@@ -130,5 +133,5 @@ class SegmentChecker:
         self.known += is_same
         return is_same
 
-    def _add(self, message: str) -> None:
-        self._notes.add(message, kind=DamageKind.SEGMENT)
+    def _add(self, number: int, message: str) -> None:
+        self._notes.add(message, kind=DamageKind.SEGMENT, segment=number)

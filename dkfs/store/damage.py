@@ -30,6 +30,8 @@ class Damage:
     name: bytes | None = None  # of the name, in the directory `node`, that is damaged
     kind: DamageKind = field(default=DamageKind.ROW, compare=False)
     row: tuple[str, bytes] | None = field(default=None, compare=False)  # table and key
+    segment: int | None = field(default=None, compare=False)  # that is damaged as a file
+    length: int = field(default=0, compare=False)  # bytes of the blob, plain, if it is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,11 @@ class Notes:
         name: bytes | None = None,
         kind: DamageKind = DamageKind.ROW,
         row: tuple[str, bytes] | None = None,
+        segment: int | None = None,
+        length: int = 0,
     ) -> None:
         """Note a damage."""
-        self.damages.append(Damage(message, seq, node, blob, name, kind, row))
+        self.damages.append(Damage(message, seq, node, blob, name, kind, row, segment, length))
 
     @contextmanager
     def noting(
@@ -67,9 +71,10 @@ class Notes:
         name: bytes | None = None,
         kind: DamageKind = DamageKind.ROW,
         row: tuple[str, bytes] | None = None,
+        segment: int | None = None,
     ) -> Iterator[None]:
         """Note what the block raises as damage of the given place."""
         try:
             yield
         except (CorruptError, StoreError) as exc:
-            self.add(str(exc), seq, node, blob, name=name, kind=kind, row=row)
+            self.add(str(exc), seq, node, blob, name=name, kind=kind, row=row, segment=segment)

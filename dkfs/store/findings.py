@@ -76,7 +76,11 @@ class Findings:
     def parts(self, txn: int, *, is_checkpoint: bool) -> Iterator[JournalPart]:
         """Yield the journal of a transaction that is complete, or a checkpoint; raises CorruptError, StoreError."""
         parts = (self.checkpoints if is_checkpoint else self.transactions)[txn]
-        for _, (place, _) in sorted(parts.items()):
+        last = _last(parts)
+        assert last is not None, "asked for what is complete"
+        # What comes after is the rest of a transaction of that number that failed.
+        for number in range(last + 1):
+            place, _ = parts[number]
             with Salvage(self.segments[place.segment].path, place.segment) as salvage:
                 record = salvage.record(place.offset)
             if record is None:
@@ -139,5 +143,9 @@ def _uuid(path: Path, number: int) -> bytes | None:
 
 
 def _is_complete(parts: dict[int, tuple[Place, bool]]) -> bool:
-    last = next((number for number, (_, is_last) in parts.items() if is_last), None)
+    last = _last(parts)
     return last is not None and all(number in parts for number in range(last + 1))
+
+
+def _last(parts: dict[int, tuple[Place, bool]]) -> int | None:
+    return min((number for number, (_, is_last) in parts.items() if is_last), default=None)

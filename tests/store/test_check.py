@@ -7,11 +7,12 @@ import pytest
 
 from dkfs.core import codec
 from dkfs.core.location import PLAIN, BlobLocation, encode_blob_location
+from dkfs.core.manifest import encode_manifest_node
 from dkfs.model.ids import ROOT, BlobId, NodeId, Seq
 from dkfs.model.node import Attr, Chunk, Kind, NodeState
 from dkfs.model.operation import OpKind, Tag
 from dkfs.store import Store, Writer
-from dkfs.store.check import Damage, check
+from dkfs.store.check import Damage, DamageKind, check
 from dkfs.store.rows import NEXT_NODE_KEY, NODE_KEY, SEQ, name_key, seal
 from tests.store.making import TIME_NS, add_file, append, file_state
 
@@ -107,19 +108,45 @@ def test_contents_of_another_length_than_the_file_are_found(store: Store) -> Non
 
 
 @pytest.mark.parametrize(
-    ("chunks", "message"),
-    [
-        ([Chunk(5, MISSING)], f"blob {MISSING.hex()} is not in the store"),
-        ([Chunk(5, None)], "contents of 5 bytes, node 9 has 10"),
-        ([], "contents of 0 bytes, node 9 has 10"),
-    ],
+    ("chunks", "length"), [([Chunk(5, None)], 5), ([Chunk(15, None)], 15), ([], 0)]
 )
-def test_a_wrong_manifest_is_found(store: Store, chunks: list[Chunk], message: str) -> None:
+def test_a_manifest_of_another_length_is_found(
+    store: Store, chunks: list[Chunk], length: int
+) -> None:
     with store.write() as writer:
         blob, *_ = writer.put_blob(codec.encode_manifest(chunks))
         append(writer, {9: file_state(size=10, content=blob, is_manifest=True)})
 
+    message = f"contents of {length} bytes, node 9 has 10"
     assert damages(store) == [Damage(message, Seq(3), NodeId(9), blob)]
+
+
+def test_a_chunk_that_is_missing_is_found_once(store: Store) -> None:
+    with store.write() as writer:
+        leaf = writer.put_blob(encode_manifest_node(0, [Chunk(5, MISSING), Chunk(7, None)])).blob
+        blob = writer.put_blob(encode_manifest_node(1, [Chunk(12, leaf), Chunk(12, leaf)])).blob
+        append(writer, {9: file_state(size=24, content=blob, is_manifest=True)})
+        append(writer, {9: file_state(size=24, content=blob, is_manifest=True)})
+
+    message = f"blob {MISSING.hex()} is not in the store"
+    (damage,) = damages(store)
+    assert damage == Damage(message, Seq(3), NodeId(9), MISSING)
+    assert (damage.kind, damage.length) == (DamageKind.BLOB, 5)
+
+
+def test_nodes_of_a_manifest_at_other_levels_or_of_other_lengths_are_found(store: Store) -> None:
+    with store.write() as writer:
+        leaf = writer.put_blob(encode_manifest_node(0, [Chunk(5, None)])).blob
+        short = writer.put_blob(encode_manifest_node(1, [Chunk(6, leaf), Chunk(5, leaf)])).blob
+        high = writer.put_blob(encode_manifest_node(2, [Chunk(5, leaf), Chunk(5, leaf)])).blob
+        append(writer, {9: file_state(size=11, content=short, is_manifest=True)})
+        append(writer, {10: file_state(size=10, content=high, is_manifest=True)})
+
+    assert [damage.message for damage in damages(store)] == [
+        f"node {leaf.hex()} of a manifest does not cover 6 bytes",
+        f"node {leaf.hex()} of a manifest has level 0, need 1",
+        f"node {leaf.hex()} of a manifest has level 0, need 1",
+    ]
 
 
 def test_a_chunk_of_another_length_than_its_blob_is_found(store: Store) -> None:
