@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "rollback": "make an earlier version current again",
     "undo": "take back the last rollback",
     "redo": "take back the last undo",
+    "migrate": "make an older store one of today's format",
     "completion": "print a completion script for bash, zsh or fish",
     "help": "explain a topic or a command",
 }

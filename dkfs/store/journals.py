@@ -19,9 +19,9 @@ from dkfs.core.journal import (
 from dkfs.core.location import JOURNAL
 from dkfs.model.ids import BlobId
 from dkfs.store.blobs import Encoder, decompress
-from dkfs.store.reader import Reader
-from dkfs.store.rows import UNJOURNALED, unseal
+from dkfs.store.rows import UNJOURNALED, is_sealed, unseal
 from dkfs.store.segments import SegmentWriter
+from dkfs.store.view import View
 
 
 class Journal:
@@ -76,17 +76,20 @@ class Journal:
         self._part += 1
 
 
-def checkpoint(reader: Reader, txn: int) -> Iterator[bytes]:
-    """Yield the parts, in their plain form, of a checkpoint of all that *reader* sees; raises CorruptError.
+def checkpoint(view: View, txn: int, *, skip_damaged: bool = False) -> Iterator[bytes]:
+    """Yield the parts, in their plain form, of a checkpoint of all that *view* sees.
 
-    *txn* is the number of the newest transaction that it sees.
+    *txn* is the number of the newest transaction that it sees. A damaged row is left out if that is asked for; else it
+    raises CorruptError, for an older journal may still have it whole.
     """
     rows: list[bytes] = []
     size = part = 0
     for table in TABLES_JOURNALED:
         number = TABLE_NUMBERS[table]
-        for key, value in reader.rows(table):
+        for key, value in view.rows(table):
             if table == "meta" and key in UNJOURNALED:
+                continue
+            if skip_damaged and not is_sealed(key, value):
                 continue
             if size >= PART_LIMIT:
                 yield join_rows(txn, part, rows, is_last=False, is_checkpoint=True)
