@@ -1,4 +1,3 @@
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from dkfs.core import codec
 from dkfs.errors import CorruptError
 from dkfs.model.ids import BlobId, NodeId, Seq
-from dkfs.model.node import Attr, Chunk, Kind, NodeState
+from dkfs.model.node import Attr, Kind, NodeState
 from dkfs.model.operation import LogRecord, Operation, OpKind, Origin, Tag
 
 Changes = tuple[tuple[NodeId, ...], tuple[tuple[NodeId, bytes], ...]]
@@ -66,7 +65,6 @@ operations = st.builds(
     undoes=seqs,
     paths=st.lists(st.binary(max_size=200), max_size=4).map(tuple),
 )
-chunks = st.builds(Chunk, length=st.integers(1, 2**40), blob=st.none() | ids)
 tags = st.builds(
     Tag,
     name=st.text(min_size=1),
@@ -95,11 +93,6 @@ def test_a_log_record_comes_back_as_it_was(
     assert codec.log_time_ns(data) == operation.time_ns
 
 
-@given(st.lists(chunks, max_size=20))
-def test_a_manifest_comes_back_as_it_was(parts: list[Chunk]) -> None:
-    assert codec.decode_manifest(codec.encode_manifest(parts)) == tuple(parts)
-
-
 @given(st.dictionaries(st.binary(min_size=1, max_size=255), st.binary(max_size=300), max_size=5))
 def test_xattrs_come_back_as_they_were(xattrs: dict[bytes, bytes]) -> None:
     assert codec.decode_xattrs(codec.encode_xattrs(xattrs)) == xattrs
@@ -114,7 +107,6 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "node": codec.decode_node,
     "log": lambda data: codec.decode_log(Seq(1), data),
     "time": codec.log_time_ns,
-    "manifest": codec.decode_manifest,
     "xattrs": codec.decode_xattrs,
     "tag": codec.decode_tag,
 }
@@ -150,9 +142,6 @@ EXAMPLES = {
         [(NodeId(1), b"c")],
     ),
     "time": codec.encode_log(OPERATION, [], []),
-    "manifest": codec.encode_manifest(
-        [Chunk(65536, BlobId(b"1" * 32)), Chunk(65536, None), Chunk(3, BlobId(b"2" * 32))]
-    ),
     "xattrs": codec.encode_xattrs({b"user.a": b"1", b"user.b": b""}),
     "tag": codec.encode_tag(Tag("v1", Seq(9), 17, is_hold=True, expires_ns=18)),
 }
@@ -269,38 +258,6 @@ def test_a_tag_of_format_1_is_read() -> None:
     data = bytes.fromhex(f"01{9:016x}{17:016x}7631")
 
     assert codec.decode_tag(data) == Tag("v1", Seq(9), 17)
-
-
-def test_the_bytes_of_a_manifest_are_those_of_the_format() -> None:
-    assert EXAMPLES["manifest"].hex() == (
-        "01"
-        "01" + "0000000000010000" + "00000001" + "31" * 32
-        + "00" + "0000000000010000" + "00000001"
-        + "01" + "0000000000000003" + "00000001" + "32" * 32
-    )  # fmt: skip
-
-
-def test_a_long_manifest_takes_little_more_than_its_ids() -> None:
-    parts = [Chunk(65536, BlobId(i.to_bytes(32, "big"))) for i in range(16384)]
-
-    data = codec.encode_manifest(parts)
-
-    assert len(data) == 1 + 13 + 16384 * 32
-    assert codec.decode_manifest(data) == tuple(parts)
-
-
-def test_a_manifest_cannot_claim_more_chunks_than_it_has_bytes() -> None:
-    bomb = b"\1" + struct.pack(">BQI", 0, 65536, 2**32 - 1)
-
-    with pytest.raises(CorruptError, match="hole counted"):
-        codec.decode_manifest(bomb)
-    with pytest.raises(CorruptError, match="need"):
-        codec.decode_manifest(b"\1" + struct.pack(">BQI", 1, 1, 2**32 - 1))
-
-
-def test_a_manifest_cannot_claim_more_bytes_than_a_file_may_have() -> None:
-    with pytest.raises(CorruptError, match="run"):
-        codec.decode_manifest(b"\1" + struct.pack(">BQI", 0, 2**63, 1))
 
 
 def test_a_log_record_cannot_claim_more_nodes_than_it_has_bytes() -> None:

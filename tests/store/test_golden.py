@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dkfs.core import codec
+from dkfs.core.manifest import decode_manifest_node
 from dkfs.errors import StoreFormatError
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import Attr, Chunk, Kind, NodeState
@@ -144,7 +145,7 @@ def test_the_contents_of_format_1_are_read(golden: Path) -> None:
         assert state is not None
         assert state.content is not None
         assert state.xattrs is not None
-        chunks = codec.decode_manifest(reader.blob(state.content))
+        chunks = decode_manifest_node(reader.blob(state.content)).entries
 
         assert chunks == (
             Chunk(65536, store.hash(b"A" * 65536)),

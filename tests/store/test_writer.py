@@ -6,6 +6,7 @@ import lmdb
 import pytest
 
 from dkfs.core import codec
+from dkfs.core.manifest import encode_manifest_node
 from dkfs.errors import CorruptError, NotFoundError, StoreError
 from dkfs.model.ids import ROOT, BlobId, NodeId, Seq
 from dkfs.model.node import Chunk, NodeState
@@ -364,7 +365,7 @@ def test_manifests_and_chunks_are_checked_with_their_file(store: Store) -> None:
     with store.write() as writer:
         chunk, *_ = writer.put_blob(b"x" * 65536)
         manifest, *_ = writer.put_blob(
-            codec.encode_manifest([Chunk(65536, chunk), Chunk(131072, None), Chunk(65536, chunk)])
+            encode_manifest_node(0, [Chunk(65536, chunk), Chunk(131072, None), Chunk(65536, chunk)])
         )
         xattrs, *_ = writer.put_blob(codec.encode_xattrs({b"user.a": b"1"}))
         state = file_state(size=4 * 65536, content=manifest, is_manifest=True, xattrs=xattrs)
