@@ -4,7 +4,7 @@ import base64
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
@@ -12,6 +12,7 @@ import trio
 from dkfs import __version__
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.control import Message
+from dkfs.daemon.listener import Say
 from dkfs.errors import StoreError, UsageError
 from dkfs.fuse import connection
 from dkfs.fuse.invalidate import invalidate
@@ -56,8 +57,8 @@ class Commands:
             "stop": self._stop_mount,
         }
 
-    async def answer(self, request: Message) -> AsyncIterator[Message]:
-        """Yield the lines of the answer to *request*; raises DkfsError, OSError."""
+    async def answer(self, request: Message, say: Say) -> None:
+        """See Handler."""
         command = self._commands.get(str(request["command"]))
         if command is None:
             raise UsageError(
@@ -65,7 +66,7 @@ class Commands:
                 f" expected one of {', '.join(sorted(self._commands))}"
             )
         try:
-            yield {"message_type": "result", **await command(request)}
+            await say({"message_type": "result", **await command(request)})
         finally:
             if request["command"] == "stop":
                 self._stopping -= 1

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -18,12 +18,14 @@ log = logging.getLogger(__name__)
 _LINE_MOST = 16 * 1024 * 1024  # bytes of one request: more paths than a command line has room for
 _PAUSE_S = 0.1
 
+Say = Callable[[Message], Awaitable[None]]  # sends one line of an answer
+
 
 class Handler(Protocol):
     """What answers requests."""
 
-    def answer(self, request: Message) -> AsyncIterator[Message]:
-        """Yield the lines of the answer; raises DkfsError."""
+    async def answer(self, request: Message, say: Say) -> None:
+        """Do what *request* asks for and *say* the lines of the answer; raises DkfsError, OSError."""
         ...
 
 
@@ -64,23 +66,26 @@ class Listener:
                 nursery.start_soon(self._talk, trio.SocketStream(connection), handler)
 
     async def _talk(self, stream: trio.SocketStream, handler: Handler) -> None:
+        async def say(message: Message) -> None:
+            await stream.send_all(json.dumps(message).encode() + b"\n")
+
         async with stream:
             try:
                 try:
                     line = await _line(stream)
                     if not line:
                         return
-                    async for message in handler.answer(parse(line)):
-                        await stream.send_all(json.dumps(message).encode() + b"\n")
+                    await handler.answer(parse(line), say)
                 except DkfsError as exc:
-                    await stream.send_all(json.dumps(error_message(exc)).encode() + b"\n")
+                    await say(error_message(exc))
                 except OSError as exc:
-                    failed = DkfsError(exc.strerror or str(exc))
-                    await stream.send_all(json.dumps(error_message(failed)).encode() + b"\n")
+                    await say(error_message(DkfsError(exc.strerror or str(exc))))
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    raise
                 except Exception:  # the edge: an error here would end the mount for everybody
                     log.exception("a control request failed")
                     failed = DkfsError("internal error; the daemon's log says more")
-                    await stream.send_all(json.dumps(error_message(failed)).encode() + b"\n")
+                    await say(error_message(failed))
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 log.debug("a client of the control socket went away: %s", exc)
 
