@@ -12,6 +12,7 @@ import trio
 from dkfs import __version__
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.control import Message
+from dkfs.daemon.forgetting import Forgetting
 from dkfs.daemon.listener import Say
 from dkfs.errors import StoreError, UsageError
 from dkfs.fuse import connection
@@ -54,21 +55,33 @@ class Commands:
             "rollback": self._rollback,
             "undo": functools.partial(self._take_back, undo),
             "redo": functools.partial(self._take_back, redo),
+            "hold": self._hold,
+            "release": self._release,
             "stop": self._stop_mount,
+        }
+        forgetting = Forgetting(fs.store)
+        # Those that take long: they say how far they are.
+        self._lasting: dict[str, Callable[[Message, Say], Awaitable[Message]]] = {
+            "forget": forgetting.versions,
+            "forget-contents": forgetting.contents,
         }
 
     async def answer(self, request: Message, say: Say) -> None:
         """See Handler."""
-        command = self._commands.get(str(request["command"]))
+        name = str(request["command"])
+        if name in self._lasting:
+            await say({"message_type": "result", **await self._lasting[name](request, say)})
+            return
+        command = self._commands.get(name)
         if command is None:
             raise UsageError(
-                f"control command {request['command']!r} is unknown:"
-                f" expected one of {', '.join(sorted(self._commands))}"
+                f"control command {name!r} is unknown:"
+                f" expected one of {', '.join(sorted((*self._commands, *self._lasting)))}"
             )
         try:
             await say({"message_type": "result", **await command(request)})
         finally:
-            if request["command"] == "stop":
+            if name == "stop":
                 self._stopping -= 1
                 if not self._stopping:
                     self._said.set()
@@ -118,6 +131,21 @@ class Commands:
     async def _untag(self, request: Message) -> Message:
         name = _text(request, "name")
         return {"name": name, "seq": self._fs.tags.untag(name)}
+
+    async def _hold(self, request: Message) -> Message:
+        name = _text(request, "name")
+        check_tag_name(name)
+        await self._flush(request)
+        seq = self._version(request) if "version" in request else None
+        expires = request.get("expires_ns")
+        if expires is not None and not isinstance(expires, int):
+            raise UsageError('control request: "expires_ns" is not a number')
+        seq = self._fs.tags.tag(name, seq, is_hold=True, expires_ns=expires)
+        return {"name": name, "seq": seq}
+
+    async def _release(self, request: Message) -> Message:
+        name = _text(request, "name")
+        return {"name": name, "seq": self._fs.tags.untag(name, is_hold=True)}
 
     async def _rollback(self, request: Message) -> Message:
         paths = request.get("paths", [])

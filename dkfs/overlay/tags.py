@@ -1,48 +1,54 @@
-"""Tags: names for versions, made of everything written so far."""
+"""Tags and holds: names for versions, made of everything written so far."""
 
-from dkfs.errors import ExistsError, NotFoundError, StoreError
+from dkfs.errors import StoreError
+from dkfs.history import tags
 from dkfs.history.recorder import Recorder
 from dkfs.model.ids import Seq
-from dkfs.model.operation import NOBODY, Operation, OpKind, Origin, Tag
+from dkfs.model.operation import NOBODY, OpKind, Origin, Tag
 from dkfs.overlay.captures import Captures
 from dkfs.store import Store
 
 
 class Tags:
-    """The tags of a mount's store."""
+    """The tags and holds of a mount's store."""
 
     def __init__(self, captures: Captures, recorder: Recorder, store: Store) -> None:
         self._captures = captures
         self._recorder = recorder
         self._store = store
 
-    def tag(self, name: str, seq: Seq | None = None, origin: Origin = NOBODY) -> Seq:
+    def tag(
+        self,
+        name: str,
+        seq: Seq | None = None,
+        origin: Origin = NOBODY,
+        *,
+        is_hold: bool = False,
+        expires_ns: int | None = None,
+    ) -> Seq:
         """Name version *seq*, by default the present one; return it when that is durable.
 
-        Raises ExistsError, StoreError.
+        Raises ExistsError, NotFoundError, StoreError.
         """
         self._captures.capture_all()
         if not self._recorder.flush():
             raise StoreError(f"the store fails, no tag was made: {self._recorder.failure}")
+        time_ns = self._recorder.now_ns()
+        tag = Tag(name, seq or self._recorder.committed, time_ns, is_hold, expires_ns)
         with self._store.read() as reader:
-            if reader.tag(name) is not None:
-                raise ExistsError(f"tag {name} exists already")
-        tag = Tag(name, seq or self._recorder.committed, self._recorder.now_ns())
-        self._log(OpKind.TAG, tag, origin)
+            tags.check_new(reader, tag)
+        self._recorder.append(tags.operation(OpKind.TAG, tag, time_ns, origin), ())
         self._recorder.with_writer(lambda writer: writer.put_tag(tag))
         return tag.seq
 
-    def untag(self, name: str, origin: Origin = NOBODY) -> Seq:
-        """Remove the tag *name*, return what it named; raises NotFoundError, StoreError."""
+    def untag(self, name: str, origin: Origin = NOBODY, *, is_hold: bool = False) -> Seq:
+        """Remove the tag or hold *name*, return what it named.
+
+        Raises NotFoundError, NotPermittedError if it is of the other kind, StoreError.
+        """
         with self._store.read() as reader:
-            tag = reader.tag(name)
-        if tag is None:
-            raise NotFoundError(f"tag {name} does not exist")
-        self._log(OpKind.UNTAG, tag, origin)
+            tag = tags.check_removal(reader, name, is_hold=is_hold)
+        time_ns = self._recorder.now_ns()
+        self._recorder.append(tags.operation(OpKind.UNTAG, tag, time_ns, origin), ())
         self._recorder.with_writer(lambda writer: writer.delete_tag(name))
         return tag.seq
-
-    def _log(self, kind: OpKind, tag: Tag, origin: Origin) -> None:
-        time_ns = self._recorder.now_ns()
-        operation = Operation(kind, time_ns, origin, name=tag.name.encode(), target=tag.seq)
-        self._recorder.append(operation, ())
