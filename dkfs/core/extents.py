@@ -1,12 +1,13 @@
 """Dirty extents: which byte ranges of a file were written."""
 
-from bisect import bisect_left
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 
-# Above this many extents neighbours are joined on a coarser grid: the set stays small and what it
-# names only grows, so nothing dirty is ever missed.
+# Above this many extents the ones with the least between them are joined, down to half: the set stays
+# small and what it names only grows, so nothing dirty is ever missed.
 _MOST = 4096
-_COARSE = 64 * 1024  # bytes, doubled as often as it takes
+
+Range = tuple[int, int]
 
 
 class Extents:
@@ -63,33 +64,35 @@ class Extents:
         self._ends.clear()
 
     def _coarsen(self) -> None:
-        # Down to half, on a grid as coarse as that takes: else the next write would do it all again.
-        grid = _COARSE
-        while len(self._starts) > _MOST // 2:
-            self._widen(grid)
-            grid *= 2
-
-    def _widen(self, grid: int) -> None:
-        pairs = [(start // grid * grid, -(-end // grid) * grid) for start, end in self]
-        self.clear()
-        for start, end in pairs:
-            if self._ends and start <= self._ends[-1]:
-                self._ends[-1] = max(end, self._ends[-1])
+        gaps = [start - end for start, end in zip(self._starts[1:], self._ends, strict=False)]
+        # Down to half at once: else the next write would do it all again.
+        surplus = len(self._starts) - _MOST // 2
+        widest = sorted(gaps)[surplus - 1]
+        left = surplus - sum(gap < widest for gap in gaps)  # of those that are exactly so wide
+        starts, ends = self._starts[:1], self._ends[:1]
+        for gap, start, end in zip(gaps, self._starts[1:], self._ends[1:], strict=True):
+            if gap < widest or (gap == widest and left):
+                left -= gap == widest
+                ends[-1] = end
             else:
-                self._starts.append(start)
-                self._ends.append(end)
+                starts.append(start)
+                ends.append(end)
+        self._starts, self._ends = starts, ends
 
 
-def on_grid(extents: Extents, *, grid: int, size: int) -> tuple[tuple[int, int], ...]:
-    """Return *extents* widened to multiples of *grid* and cut at *size*, joined and sorted."""
-    ranges: list[tuple[int, int]] = []
-    for first, last in extents:
-        start = first // grid * grid
-        end = min(-(-last // grid) * grid, size)
-        if start >= end:
-            continue
-        if ranges and start <= ranges[-1][1]:
-            ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
-        else:
-            ranges.append((start, end))
-    return tuple(ranges)
+def below(extents: Extents, size: int) -> tuple[Range, ...]:
+    """Return the ranges of *extents* that lie below *size*, the last one cut there."""
+    return tuple((start, min(end, size)) for start, end in extents if start < size)
+
+
+def within(ranges: Sequence[Range], start: int, end: int) -> Iterator[Range]:
+    """Yield what of *ranges*, sorted and disjoint, lies in [start, end)."""
+    index = bisect_right(ranges, start, key=_end)
+    while index < len(ranges) and ranges[index][0] < end:
+        first, last = ranges[index]
+        yield max(first, start), min(last, end)
+        index += 1
+
+
+def _end(pair: Range) -> int:
+    return pair[1]

@@ -9,13 +9,14 @@ from collections.abc import Callable
 import trio
 
 from dkfs.config.settings import MountSettings
+from dkfs.core.location import BSDIFF, EXTENTS, PATCH, PLAIN, XDELTA, ZSTD
 from dkfs.daemon.commands import OTHERS_S, Commands
 from dkfs.daemon.listener import Listener
 from dkfs.daemon.remains import MARK, kill_remains
 from dkfs.errors import DkfsError, MountError
 from dkfs.fuse import connection
 from dkfs.history.recorder import Commit
-from dkfs.metrics.registry import Gauges, Metrics
+from dkfs.metrics.registry import Gauges, Metrics, Stored
 from dkfs.metrics.server import Server
 from dkfs.model.ids import Seq
 from dkfs.overlay import backing
@@ -24,6 +25,14 @@ from dkfs.store import Store
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _RECOUNT_S = 10.0
+_ENCODINGS = {  # as metrics call them
+    PLAIN: "none",
+    ZSTD: "zstd",
+    EXTENTS: "extents",
+    PATCH: "patch",
+    BSDIFF: "bsdiff",
+    XDELTA: "xdelta",
+}
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +67,26 @@ class Service:
 
     def committed(self, commit: Commit) -> None:
         """Hear of a transaction; in the recorder's thread."""
+        counts = commit.counts
         self.metrics.observe_commit(
             seconds=commit.seconds,
             latencies_s=commit.latencies_s,
-            plain_bytes=commit.plain_bytes,
-            stored_bytes=commit.stored_bytes,
-            chunks_new=commit.chunks_new,
-            chunks_reused=commit.chunks_reused,
+            stored=Stored(
+                plain_bytes=counts.plain_bytes,
+                stored_bytes=counts.stored_bytes,
+                chunks_new=counts.chunks_new,
+                chunks_reused=counts.chunks_reused,
+                chunked_s=counts.chunked_s,
+                encodings={_ENCODINGS[code]: n for code, n in counts.encodings.items()},
+                saved_bytes={
+                    "dedup": counts.saved_by_dedup,
+                    "delta": counts.saved_by_delta,
+                    "compression": counts.saved_by_compression,
+                },
+            ),
         )
+        if commit.lost:
+            self.metrics.count_failed_captures(commit.lost)
 
     def dropped(self, contents: int) -> None:
         """Hear that so many contents will not be recorded; in the recorder's thread."""
@@ -87,6 +108,7 @@ class Service:
             inodes=len(fs.table),
             open_files=len(fs.files.handles),
             files=fs.count.value,
+            large_files=fs.count.large,
             index_bytes=size.index_bytes,
             segment_bytes=size.segment_bytes,
         )

@@ -67,6 +67,7 @@ def serve(
             clock_ns=time.time_ns,
             on_commit=service.committed,
             on_drop=service.dropped,
+            chunking=settings.chunking,
         )
         fs = _file_system(settings, root_fd, store, recorder)
         service.start(fs)
@@ -97,6 +98,7 @@ def _file_system(
         reserved=reserved(settings),
         is_listed=settings.snapdir == "visible",
         clock_ns=time.time_ns,
+        large_above=settings.chunking.threshold,
     )
 
 
@@ -148,7 +150,7 @@ def open_store(settings: MountSettings, stack: ExitStack) -> Store:
         raise StoreError(f"store {path} cannot be read: {exc.strerror}") from None
     if is_new:
         Store.create(path, hash_algo=settings.hash_algo)
-    return stack.enter_context(Store.open(path, writable=True))
+    return stack.enter_context(Store.open(path, writable=True, encoding=settings.encoding))
 
 
 def replay(
@@ -164,6 +166,7 @@ def replay(
         identity=backing.identity(root_fd),
         on_progress=on_progress,
         allow_reserved=settings.snapdir == "disabled",
+        chunking=settings.chunking,
     )
     return result, time.monotonic() - started
 

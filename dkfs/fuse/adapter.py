@@ -293,6 +293,7 @@ class Operations(pyfuse3.Operations):
         self._recorder.hurry()  # the store syncs while the backing directory does
         sync(fd)
         self._recorder.wait(seq)
+        self._recorder.refuse_lost(seq)
 
     async def _slowly(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run *work* in a thread while other requests are served."""

@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from dkfs.core import codec
+from dkfs.core.chunking import Chunking
 from dkfs.core.plan import is_directory
-from dkfs.history import intake
 from dkfs.history.change import attr_of
 from dkfs.history.fill import Progress
+from dkfs.history.intake import FileSource, take
 from dkfs.history.links import remember
 from dkfs.history.metadata import path_in, read_xattrs
+from dkfs.history.previous import contents_of
+from dkfs.history.puts import Counts, Puts
 from dkfs.history.scan import Finding, What
 from dkfs.history.tree import shown
 from dkfs.model.ids import NO_NODE, ROOT, BlobId, NodeId, Seq
@@ -26,11 +29,14 @@ Name = tuple[NodeId, bytes, NodeId]
 class Collector:
     """Turns findings into one version; what cannot be read is a problem and is not in it."""
 
-    def __init__(self, reader: Reader, at: Seq, on_progress: Progress | None) -> None:
+    def __init__(
+        self, reader: Reader, at: Seq, on_progress: Progress | None, chunking: Chunking
+    ) -> None:
         """*reader* sees version *at*, which the findings are compared with."""
         self._reader = reader
         self._at = at
         self._on_progress = on_progress
+        self._chunking = chunking
         self._names: dict[tuple[NodeId, bytes], NodeId] = {}
         self._linked: list[Name] = []  # names besides the one in the state
         self._unread: set[NodeId] = set()
@@ -110,7 +116,7 @@ class Collector:
     def _state(self, writer: Writer, finding: Finding) -> NodeState | None:
         """Return the state of what was found, contents stored; None if it cannot be read."""
         try:
-            return _take(writer, finding)
+            return self._take(writer, finding)
         except (FileNotFoundError, PermissionError) as exc:
             self._unread.add(finding.node)
             self.problems.append(f"{shown(finding.name)} not recorded: {exc.strerror}")
@@ -119,29 +125,36 @@ class Collector:
             if finding.status is not None:
                 self.bytes += finding.status.st_size
 
+    def _take(self, writer: Writer, finding: Finding) -> NodeState:
+        status, name, dir_fd = finding.status, finding.name, finding.dir_fd
+        assert status is not None
+        attr = attr_of(status)
+        content: BlobId | None = None
+        is_manifest = False
+        target = b""
+        if attr.kind is Kind.FILE and attr.size:
+            fd = os.open(name, _READ, dir_fd=dir_fd)
+            try:
+                source = FileSource(fd, attr.size)
+                old = contents_of(writer, self._before(finding))
+                content, is_manifest, _ = take(Puts(writer, Counts()), source, old, self._chunking)
+            finally:
+                os.close(fd)
+        elif attr.kind is Kind.SYMLINK:
+            target = os.readlink(name, dir_fd=dir_fd)
+        xattrs = read_xattrs(path_in(name, dir_fd), follow=False) if name else read_xattrs(dir_fd)
+        return NodeState(
+            attr=attr,
+            parent=finding.parent,
+            name=name,
+            content=content,
+            is_manifest=is_manifest,
+            target=target,
+            xattrs=writer.put_blob(codec.encode_xattrs(xattrs))[0] if xattrs else None,
+        )
 
-def _take(writer: Writer, finding: Finding) -> NodeState:
-    status, name, dir_fd = finding.status, finding.name, finding.dir_fd
-    assert status is not None
-    attr = attr_of(status)
-    content: BlobId | None = None
-    is_manifest = False
-    target = b""
-    if attr.kind is Kind.FILE and attr.size:
-        fd = os.open(name, _READ, dir_fd=dir_fd)
-        try:
-            content, is_manifest = intake.take(writer, fd, attr.size)
-        finally:
-            os.close(fd)
-    elif attr.kind is Kind.SYMLINK:
-        target = os.readlink(name, dir_fd=dir_fd)
-    xattrs = read_xattrs(path_in(name, dir_fd), follow=False) if name else read_xattrs(dir_fd)
-    return NodeState(
-        attr=attr,
-        parent=finding.parent,
-        name=name,
-        content=content,
-        is_manifest=is_manifest,
-        target=target,
-        xattrs=writer.put_blob(codec.encode_xattrs(xattrs))[0] if xattrs else None,
-    )
+    def _before(self, finding: Finding) -> NodeState | None:
+        """Return what had the name before."""
+        if finding.old is None and finding.replaced:
+            return self._reader.node(finding.replaced, self._at)
+        return finding.old

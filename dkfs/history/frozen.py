@@ -1,34 +1,40 @@
 """Contents as they were at one instant, kept until they are recorded while the file changes on.
 
 Two ways: the bytes are copied at once (few bytes), or the file is read later and whoever is about to
-change it saves the bytes that matter first.
+change it saves the bytes that matter first.  Either way only the ranges that were changed are kept, to
+the byte: what lies between them is in the store already.
 """
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right, insort
+from collections.abc import Sequence
 from typing import Protocol
 
-from dkfs.core.content import CHUNK_SIZE
-from dkfs.history.intake import cells, read_cell
-
-# A cell is (offset, bytes or None for a run of holes, length).
-Cell = tuple[int, bytes | None, int]
-Range = tuple[int, int]
+from dkfs.core.extents import Range, within
+from dkfs.history.reading import next_data, next_hole, read_exactly
 
 # Copied at once up to here (a read of 1 MiB from the page cache takes 0.1 ms), read later above.
 COPY_MOST = 1024 * 1024  # bytes
 
+_CELL = 64 * 1024  # bytes: what is about to change is saved in pieces that end at multiples of this
+_READ_MOST = 256 * 1024  # bytes, in one go: whoever wants to write waits meanwhile
+
 
 class Frozen(Protocol):
-    """The dirty ranges of a file, grid aligned, as they were when it was frozen."""
+    """The changed ranges of a file as they were when it was frozen."""
 
     size: int  # bytes, of the whole file
+    ranges: tuple[Range, ...]  # what is here: sorted, disjoint, below size
     held: int  # bytes of memory in use
     fds: int  # open until released
 
-    def cells(self) -> Iterator[Cell]:
-        """Yield the frozen cells in order; may be called again until released."""
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes in [start, end), which lies in one range; until released, as often as wanted."""
+        ...
+
+    def next_data(self, start: int, end: int) -> int:
+        """Return where in [start, end), which lies in one range, there may be more than zeros; *end* if nowhere."""
         ...
 
     def release(self) -> int:
@@ -39,27 +45,58 @@ class Frozen(Protocol):
 class FrozenBytes:
     """See Frozen: copied at once."""
 
-    __slots__ = ("_cells", "fds", "held", "size")
+    __slots__ = ("_data", "_starts", "fds", "held", "ranges", "size")
 
     def __init__(self, fd: int, ranges: Sequence[Range], size: int) -> None:
+        """Copy *ranges* of *fd*, whose offset moves."""
         self.size = size
         self.fds = 0
-        self._cells: list[Cell] = []
+        self.ranges = tuple(ranges)
+        self._starts: list[int] = []
+        self._data: list[bytes] = []
         for start, end in ranges:
-            if end - start <= CHUNK_SIZE:
-                # One cell: not worth asking for holes, zeros become a hole anyway.
-                self._cells.append((start, read_cell(fd, start, end - start), end - start))
-            else:
-                self._cells.extend(cells(fd, start, end))
-        self.held = sum(len(data) for _, data, _ in self._cells if data is not None)
+            if end - start <= _CELL:  # not worth asking for holes
+                self._keep(fd, start, end)
+                continue
+            while (start := next_data(fd, start, end)) < end:
+                stop = next_hole(fd, start, end)
+                self._keep(fd, start, stop)
+                start = stop  # noqa: PLW2901 - from one run of data to the next
+        self.held = sum(map(len, self._data))
 
-    def cells(self) -> Iterator[Cell]:
+    def _keep(self, fd: int, start: int, end: int) -> None:
+        self._starts.append(start)
+        self._data.append(read_exactly(fd, start, end - start))
+
+    def read(self, start: int, end: int) -> bytes:
         """See Frozen."""
-        return iter(self._cells)
+        parts: list[bytes] = []
+        index = max(0, bisect_right(self._starts, start) - 1)
+        while start < end:
+            if index < len(self._starts):
+                first, data = self._starts[index], self._data[index]
+            else:
+                first, data = end, b""
+            if start < first:
+                stop = min(first, end)
+                parts.append(bytes(stop - start))
+            else:
+                stop = max(start, min(first + len(data), end))
+                parts.append(data[start - first : stop - first])
+                index += 1
+            start = stop
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def next_data(self, start: int, end: int) -> int:
+        """See Frozen."""
+        index = bisect_right(self._starts, start)
+        if index and start < self._starts[index - 1] + len(self._data[index - 1]):
+            return start
+        return min(self._starts[index], end) if index < len(self._starts) else end
 
     def release(self) -> int:
         """See Frozen."""
-        self._cells = []
+        self._starts, self._data = [], []
         return self.held
 
 
@@ -73,12 +110,14 @@ class FrozenFile:
     def __init__(self, fd: int, ranges: Sequence[Range], size: int) -> None:
         """Take over *fd*, open for reading, whose offset nobody else uses."""
         self.size = size
+        self.ranges = tuple(ranges)
         self.held = 0
         self.fds = 1
         self._fd = fd
-        self._ranges = tuple(ranges)
         self._lock = threading.Lock()
-        self._saved: dict[int, bytes] = {}  # offset on the grid -> bytes at the instant
+        # A cell lies in one range, ends with it or at a multiple of _CELL, and starts likewise.
+        self._saved: dict[int, bytes] = {}  # start of the cell -> its bytes at the instant
+        self._order: list[int] = []  # the keys of _saved, sorted
         self._released = threading.Event()
 
     def before_change(self, start: int, end: int) -> int:
@@ -87,13 +126,16 @@ class FrozenFile:
         with self._lock:
             if self._released.is_set():
                 return 0
-            for first, last in self._ranges:
-                low = max(first, start // CHUNK_SIZE * CHUNK_SIZE)
-                for offset in range(low, min(last, end), CHUNK_SIZE):
-                    if offset not in self._saved:
-                        data = read_cell(self._fd, offset, min(CHUNK_SIZE, last - offset))
-                        self._saved[offset] = data
-                        saved += len(data)
+            # Whole cells: a write that goes on where the last one ended finds its bytes saved.
+            wide = within(self.ranges, start // _CELL * _CELL, -(-end // _CELL) * _CELL)
+            for offset, last in wide:
+                while offset < last:
+                    stop = min(last, offset // _CELL * _CELL + _CELL)
+                    if offset not in self._saved and start < stop and offset < end:
+                        self._saved[offset] = read_exactly(self._fd, offset, stop - offset)
+                        insort(self._order, offset)
+                        saved += stop - offset
+                    offset = stop  # noqa: PLW2901 - from cell to cell
             self.held += saved
         return saved
 
@@ -102,35 +144,42 @@ class FrozenFile:
         with self._lock:
             if self._released.is_set():
                 return 0
-            wide = sum(max(0, last - max(first, start)) for first, last in self._ranges)
-            return wide - sum(len(d) for o, d in self._saved.items() if o >= start)
+            wide = sum(last - first for first, last in within(self.ranges, start, self.size))
+            kept = self._order[max(0, bisect_right(self._order, start) - 1) :]
+            ends = (offset + len(self._saved[offset]) for offset in kept)
+            return wide - sum(
+                end - max(offset, start)
+                for offset, end in zip(kept, ends, strict=True)
+                if end > start
+            )
 
     def wait_released(self, timeout_s: float) -> bool:
         """Wait until the contents are recorded; return whether they are."""
         return self._released.wait(timeout_s)
 
-    def cells(self) -> Iterator[Cell]:
+    def read(self, start: int, end: int) -> bytes:
         """See Frozen."""
-        for first, last in self._ranges:
-            offset = first
-            while offset < last:
-                with self._lock:
-                    cell = self._cell(offset, last)
-                yield cell
-                offset += cell[2]
+        first, _ = self.ranges[bisect_right(self.ranges, (start, self.size)) - 1]
+        parts: list[bytes] = []
+        while start < end:
+            with self._lock:
+                part = self._read(first, start, end)
+            parts.append(part)
+            start += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _cell(self, offset: int, last: int) -> Cell:
-        length = min(CHUNK_SIZE, last - offset)
-        saved = self._saved.get(offset)
-        if saved is not None:
-            return offset, saved, length
-        cell = next(cells(self._fd, offset, last))
-        if cell[1] is None and self._saved:
-            # A run of holes must not reach over a cell that was saved: that one was written since.
-            stop = min((o for o in self._saved if offset < o < offset + cell[2]), default=None)
-            if stop is not None:
-                return offset, None, stop - offset
-        return cell
+    def next_data(self, start: int, end: int) -> int:
+        """See Frozen."""
+        with self._lock:
+            # What was saved counts as data: since then the file may have got a hole there, or lost one.
+            index = bisect_right(self._order, start)
+            if index:
+                cell = self._order[index - 1]
+                if start < cell + len(self._saved[cell]):
+                    return start
+            if index < len(self._order):
+                end = min(end, self._order[index])
+            return next_data(self._fd, start, end)
 
     def release(self) -> int:
         """See Frozen."""
@@ -139,6 +188,18 @@ class FrozenFile:
                 return 0
             self._released.set()
             self._saved.clear()
+            self._order.clear()
             os.close(self._fd)
             held, self.held = self.held, 0
             return held
+
+    def _read(self, first: int, start: int, end: int) -> bytes:
+        """Return bytes at *start*, at least one, of the range that begins at *first*; under the lock."""
+        if not self._saved:
+            return read_exactly(self._fd, start, min(end - start, _READ_MOST))
+        cell = max(first, start // _CELL * _CELL)
+        stop = min(end, cell // _CELL * _CELL + _CELL)
+        saved = self._saved.get(cell)
+        if saved is None:
+            return read_exactly(self._fd, start, stop - start)
+        return saved[start - cell : stop - cell]

@@ -1,96 +1,120 @@
-"""Taking a file's bytes into the store: chunks, holes and manifests."""
+"""Takes the contents of files into the store: cut into chunks, compared with what was there, a manifest above them."""
 
-import errno
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
-from dkfs.core import codec
-from dkfs.core.content import CHUNK_SIZE, is_all_hole
+from dkfs.core.chunking import Chunking, Cut, Recut, Source, cut, recut
+from dkfs.core.delta import Copy, Like
+from dkfs.core.manifest_update import Content, Edit, build, update
+from dkfs.errors import CorruptError
+from dkfs.history.frozen import Frozen
+from dkfs.history.likeness import Likeness, like
+from dkfs.history.previous import Patched, Previous
+from dkfs.history.puts import Puts
+from dkfs.history.reading import next_data, read_exactly
 from dkfs.model.ids import BlobId
 from dkfs.model.node import Chunk
-from dkfs.store import Writer
-
-_ZEROS = bytes(CHUNK_SIZE)
 
 
-def take(writer: Writer, fd: int, size: int) -> tuple[BlobId | None, bool]:
-    """Store the first *size* bytes of the regular file *fd*; return (content, is_manifest).
+class FileSource:
+    """The bytes of an open file, whose offset moves; see chunking.Source."""
 
-    Moves the offset of *fd*.  A file that became shorter meanwhile is padded by a hole.
-    Raises OSError from reading and StoreError from writing.
+    def __init__(self, fd: int, size: int) -> None:
+        """Read the first *size* bytes of *fd*: a file that became shorter is padded by a hole."""
+        self.size = size
+        self._fd = fd
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See Source; raises OSError."""
+        return read_exactly(self._fd, offset, length)
+
+    def hole_end(self, offset: int) -> int:
+        """See Source; raises OSError."""
+        return next_data(self._fd, offset, self.size)
+
+
+def take(puts: Puts, source: Source, old: Previous, chunking: Chunking) -> Content:
+    """Store all of *source*, which may resemble *old*; raises OSError from reading and StoreError from writing."""
+    cuts = cut(source, 0, chunking)
+    if not old.size:
+        return build((_put(puts, each) for each in cuts), puts.put_node)
+    nodes = _Nodes(puts, old)
+    return build(nodes.beside(Likeness(puts, old).put(cuts)), nodes.put)
+
+
+def take_changed(
+    puts: Puts, frozen: Frozen, old: Previous, resembled: Previous, chunking: Chunking
+) -> Content:
+    """Store what *old* became where it is *frozen*; new bytes may resemble *resembled*, which may be *old*.
+
+    Raises OSError from reading, StoreError from writing, and CorruptError if bytes of *old* are needed that are damaged.
     """
-    chunks = [put_chunk(writer, data, length) for _, data, length in cells(fd, 0, size)]
-    return put_content(writer, chunks)
+    source = Patched(frozen, old)
+    if not old.size or frozen.ranges == ((0, frozen.size),):
+        return take(puts, source, resembled, chunking)
+    edits = _Edits(puts, source, old, resembled)
+    stretches = recut(source, old, frozen.ranges, chunking)
+    return update(old.manifest, map(edits.edit, stretches), puts.put_node)
 
 
-def cells(fd: int, start: int, end: int) -> Iterator[tuple[int, bytes | None, int]]:
-    """Yield (offset, data, length) of each grid cell in [start, end); data None is a run of holes.
+class _Edits:
+    """Puts the stretches of a file that were cut again."""
 
-    *start* lies on the grid.  Moves the offset of *fd*.
-    """
-    data_from = _next_data(fd, start, end)
-    while start < end:
-        if data_from >= start + CHUNK_SIZE or data_from >= end:
-            stop = end if data_from >= end else data_from // CHUNK_SIZE * CHUNK_SIZE
-            yield start, None, stop - start
-            start = stop
-            continue
-        length = min(CHUNK_SIZE, end - start)
-        yield start, read_cell(fd, start, length), length
-        start += length
-        if start < end and data_from < start:
-            data_from = _next_data(fd, start, end)
+    def __init__(self, puts: Puts, source: Patched, old: Previous, resembled: Previous) -> None:
+        self._puts = puts
+        self._source = source
+        self._old = old
+        self._resembled = resembled
 
+    def edit(self, stretch: Recut) -> Edit:
+        """Store the chunks of *stretch*; return how the manifest changes."""
+        chunks = tuple(self._chunks(stretch))
+        return stretch.start, stretch.end, chunks
 
-def read_cell(fd: int, offset: int, length: int) -> bytes:
-    """Return *length* bytes at *offset*, zeros beyond the end of the file."""
-    data = os.pread(fd, length, offset)
-    while len(data) < length:
-        more = os.pread(fd, length - len(data), offset + len(data))
-        if not more:
-            return data + bytes(length - len(data))
-        data += more
-    return data
+    def _chunks(self, stretch: Recut) -> Iterator[Chunk]:
+        for is_new, cuts in groupby(stretch, key=self._is_new):
+            if not is_new:
+                for each in cuts:
+                    yield _put(self._puts, each, self._like(each))
+            elif self._resembled is self._old:
+                yield from Likeness(self._puts, self._old).put_in_place(cuts)
+            else:
+                yield from Likeness(self._puts, self._resembled).put(cuts)
 
+    def _is_new(self, each: Cut) -> bool:
+        return not any(self._source.clean(each.offset, each.offset + each.length))
 
-def put_chunk(writer: Writer, data: bytes | None, length: int) -> Chunk:
-    """Store one cell; None or only zeros become a hole."""
-    if data is None or is_zero(data):
-        return Chunk(length, None)
-    return Chunk(length, writer.put_blob(data)[0])
+    def _like(self, each: Cut) -> Like | None:
+        """Return what is known of a chunk in which old bytes are left: where they are, nobody has to look for them."""
+        clean = self._source.clean(each.offset, each.offset + each.length)
+        copies = [Copy(start - each.offset, start, end - start) for start, end in clean]
+        return like(self._old, each.length, copies)
 
 
-def is_zero(data: bytes) -> bool:
-    """Return whether *data* is only zeros: such a cell is recorded as a hole."""
-    return data == (_ZEROS if len(data) == CHUNK_SIZE else bytes(len(data)))
+class _Nodes:
+    """Puts the nodes of a manifest as deltas to those at the same place in another."""
+
+    def __init__(self, puts: Puts, old: Previous) -> None:
+        self._puts = puts
+        self._old = old
+        self._offset = 0
+
+    def beside(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Yield *chunks*, and note how far they are."""
+        for chunk in chunks:
+            yield chunk
+            self._offset += chunk.length
+
+    def put(self, data: bytes, old: BlobId | None) -> BlobId:
+        """See manifest_update.Put."""
+        if old is None and self._old.manifest.is_manifest:
+            try:
+                old = self._old.manifest.node_at(min(self._offset, self._old.size - 1), 0).blob
+            except CorruptError:
+                pass  # a hint only; whoever reads the old version will be told
+        return self._puts.put_node(data, old)
 
 
-def put_content(writer: Writer, chunks: Sequence[Chunk]) -> tuple[BlobId | None, bool]:
-    """Store the manifest of *chunks* if they need one; return (content, is_manifest)."""
-    if is_all_hole(chunks):
-        return None, False
-    if len(chunks) == 1:
-        return chunks[0].blob, False
-    return writer.put_blob(codec.encode_manifest(_joined(chunks)))[0], True
-
-
-def _joined(chunks: Sequence[Chunk]) -> Sequence[Chunk]:
-    out: list[Chunk] = []
-    for chunk in chunks:
-        if chunk.blob is None and out and out[-1].blob is None:
-            out[-1] = Chunk(out[-1].length + chunk.length, None)
-        else:
-            out.append(chunk)
-    return out
-
-
-def _next_data(fd: int, start: int, end: int) -> int:
-    """Return the offset of the first data at or after *start*; *end* if there is none."""
-    try:
-        return os.lseek(fd, start, os.SEEK_DATA)
-    except OSError as exc:
-        if exc.errno == errno.ENXIO:
-            return end
-        if exc.errno == errno.EINVAL:  # the file system knows no holes
-            return start
-        raise
+def _put(puts: Puts, each: Cut, resembles: Like | None = None) -> Chunk:
+    blob = None if each.data is None else puts.put(each.data, resembles)[0]
+    return Chunk(each.length, blob)

@@ -5,6 +5,7 @@ was appended against the previous states, stores contents, and commits many oper
 transaction.  A position is committed only after all before it.
 """
 
+import errno
 import logging
 import threading
 import time
@@ -12,10 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dkfs.core.chunking import Chunking
 from dkfs.core.plan import Plan
 from dkfs.errors import DkfsError
 from dkfs.history.change import NameChange, NodeChange, Pending
 from dkfs.history.links import remember
+from dkfs.history.puts import Counts
 from dkfs.history.resolve import Resolver
 from dkfs.model.ids import NodeId, Seq
 from dkfs.model.operation import Operation, OpKind
@@ -30,6 +33,8 @@ _QUIET_S = 0.004  # since the last operation
 _LAG_MOST_S = 1.0  # of the oldest one
 _MOST_FDS = 128  # of contents that wait to be read
 _RETRY_S = 1.0  # after a failed commit
+_LOST_MOST = 1000  # versions without contents that nobody has asked about yet
+_CHUNKING = Chunking()
 
 
 class Commit(NamedTuple):
@@ -38,10 +43,8 @@ class Commit(NamedTuple):
     seq: Seq  # the last version in it
     operations: int
     latencies_s: tuple[float, ...]  # of contents: from append to durable
-    plain_bytes: int  # contents as the application sees them, dirty cells only
-    stored_bytes: int  # what they added to the segments
-    chunks_new: int
-    chunks_reused: int
+    counts: Counts  # of contents
+    lost: int  # contents that could not be composed: what they build on is damaged
     seconds: float
 
 
@@ -57,6 +60,7 @@ class Recorder:
         on_drop: Callable[[int], None],
         queue_bytes: int = 128 * 1024 * 1024,
         queue_operations: int = 100_000,
+        chunking: Chunking = _CHUNKING,
     ) -> None:
         """Record into *store*, which is writable and stays open until close()."""
         self._store = store
@@ -82,7 +86,13 @@ class Recorder:
         self._held_out = 0  # bytes; written by the recorder's thread only
         self._fds_in = self._fds_out = 0  # likewise
         self.failure: DkfsError | OSError | None = None
-        self._resolver = Resolver()
+        self._lost: dict[
+            Seq, NodeId
+        ] = {}  # versions without their contents, until somebody is told
+        self._unmended: set[NodeId] = (
+            set()
+        )  # the nodes of these, until somebody captures all of them
+        self._resolver = Resolver(chunking)
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -211,6 +221,21 @@ class Recorder:
             self._condition.wait_for(lambda: self.committed >= seq or not self.is_recording)
             return self.committed >= seq
 
+    def refuse_lost(self, seq: Seq) -> None:
+        """Raise OSError, once, if version *seq* is durable but for its contents; see Resolver."""
+        with self._condition:
+            if self._lost.pop(seq, None) is not None:
+                raise OSError(errno.EIO, "what these contents build on is damaged in the store")
+
+    def take_lost(self) -> frozenset[NodeId]:
+        """Return the nodes of which all contents must be captured anew, each once."""
+        with self._condition:
+            taken = frozenset(self._unmended)
+            self._unmended.clear()
+            while len(self._lost) > _LOST_MOST:
+                del self._lost[next(iter(self._lost))]
+            return taken
+
     def hurry(self) -> None:
         """Have everything appended committed without waiting for company."""
         with self._condition:
@@ -280,7 +305,8 @@ class Recorder:
     def _commit(self, batch: list[tuple[Pending, float]]) -> Commit:
         started = time.monotonic()
         appended = []
-        self._resolver.begin()
+        lost: dict[Seq, NodeId] = {}
+        self._resolver.begin(pending for pending, _ in batch)
         with self._store.write() as writer:
             if writer.clean():
                 writer.set_clean(False)
@@ -290,19 +316,20 @@ class Recorder:
                 nodes = [
                     (change.node, self._resolver.state(writer, change)) for change in pending.nodes
                 ]
+                lost.update((pending.seq, node) for node in self._resolver.take_lost())
                 writer.append(pending.seq, pending.operation, nodes, pending.names)
-                if pending.operation.kind is OpKind.WRITE:
+                if pending.operation.kind is OpKind.WRITE and pending.seq not in lost:
                     appended.append(at)
         now = time.monotonic()
-        counts = self._resolver.counts
+        with self._condition:
+            self._lost.update(lost)
+            self._unmended.update(lost.values())
         return Commit(
             seq=batch[-1][0].seq,
             operations=len(batch),
             latencies_s=tuple(now - at for at in appended),
-            plain_bytes=counts.plain_bytes,
-            stored_bytes=counts.stored_bytes,
-            chunks_new=counts.chunks_new,
-            chunks_reused=counts.chunks_reused,
+            counts=self._resolver.counts,
+            lost=len(lost),
             seconds=now - started,
         )
 

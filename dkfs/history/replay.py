@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from dkfs.core.chunking import Chunking
 from dkfs.errors import UsageError
 from dkfs.history.fill import Progress, Source, fill
 from dkfs.history.found import Collector
@@ -37,6 +38,8 @@ _GOING_BACK = (
 _DOUBT_NS = (
     60 * 1_000_000_000
 )  # after a crash, files changed so long before the last operation are read
+
+_CHUNKING = Chunking()
 
 Prefer = Literal["newer", "store", "dir"]
 
@@ -64,6 +67,7 @@ def reconcile(
     identity: bytes,
     on_progress: Progress | None = None,
     allow_reserved: bool = False,
+    chunking: Chunking = _CHUNKING,
 ) -> ReplayResult:
     """Make the directory *root_fd* and the last version of *store*, open for writing, the same.
 
@@ -72,7 +76,7 @@ def reconcile(
     """
     if not allow_reserved:
         check_reserved(root_fd)
-    return _Reconciliation(store, root_fd, prefer, clock_ns, identity, on_progress).run()
+    return _Reconciliation(store, root_fd, prefer, clock_ns, identity, on_progress, chunking).run()
 
 
 def check_reserved(root_fd: int) -> None:
@@ -92,6 +96,7 @@ class _Reconciliation:
         clock_ns: Callable[[], int],
         identity: bytes,
         on_progress: Progress | None,
+        chunking: Chunking,
     ) -> None:
         self._store = store
         self._root_fd = root_fd
@@ -99,6 +104,7 @@ class _Reconciliation:
         self._clock_ns = clock_ns
         self._identity = identity
         self._on_progress = on_progress
+        self._chunking = chunking
         with store.read() as reader:
             self._last = reader.last
             newest = reader.record(reader.last) if reader.last else None
@@ -169,7 +175,7 @@ class _Reconciliation:
     def _record(self, choose: Callable[[Reader, Iterator[Finding]], Iterator[Finding]]) -> None:
         """Record as one version the findings that *choose* lets pass."""
         with self._store.read() as reader, self._store.write() as writer:
-            collector = Collector(reader, reader.last, self._on_progress)
+            collector = Collector(reader, reader.last, self._on_progress, self._chunking)
             findings = scan(
                 reader,
                 self._root_fd,

@@ -1,54 +1,60 @@
 """From a change to a state: merges what changed with what the node was before."""
 
+import hashlib
 import logging
+import time
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 
 from dkfs.core import codec
-from dkfs.core.content import Run, splice
-from dkfs.errors import CorruptError
-from dkfs.history.change import NodeChange, attr_of
+from dkfs.core.chunking import Chunking
+from dkfs.core.location import LOST, BlobLocation, encode_blob_location
+from dkfs.errors import CorruptError, NotFoundError
+from dkfs.history.change import NodeChange, Pending, attr_of
 from dkfs.history.frozen import Frozen
-from dkfs.history.intake import is_zero, put_content
+from dkfs.history.intake import take_changed
+from dkfs.history.predecessors import Predecessors
+from dkfs.history.previous import Previous, contents_of
+from dkfs.history.puts import Counts, Puts
+from dkfs.history.tree import Tree, shown
 from dkfs.model.ids import ROOT, BlobId, NodeId
-from dkfs.model.node import Chunk, Kind, NodeState
+from dkfs.model.node import Kind, NodeState
 from dkfs.store import Writer
 
 log = logging.getLogger(__name__)
 
 _STATES = 4096  # states kept, so that a busy file is not decoded again and again
-_MANIFESTS = 64
-
-
-@dataclass(slots=True)
-class Counts:
-    """What one transaction stored."""
-
-    plain_bytes: int = 0
-    stored_bytes: int = 0
-    chunks_new: int = 0
-    chunks_reused: int = 0
+_MANIFESTS = 32  # of files, each with a few nodes
 
 
 class Resolver:
     """Resolves the changes of one transaction after the other, in log order."""
 
-    def __init__(self) -> None:
+    def __init__(self, chunking: Chunking) -> None:
+        self._chunking = chunking
         self._states: OrderedDict[NodeId, NodeState] = OrderedDict()
-        self._manifests: OrderedDict[BlobId, tuple[Chunk, ...]] = OrderedDict()
+        self._predecessors = Predecessors()
+        self._manifests: OrderedDict[BlobId, Previous] = OrderedDict()
+        self._writer: Writer | None = None
         self.counts = Counts()
+        self._lost: list[NodeId] = []
 
-    def begin(self) -> None:
-        """Start a transaction: count from zero."""
+    def begin(self, batch: Iterable[Pending]) -> None:
+        """Start the transaction of *batch*: count from zero."""
         self.counts = Counts()
+        self._lost.clear()
+        self._predecessors.begin(batch)
 
     def forget(self) -> None:
         """Forget all states: the last transaction was not committed, or somebody else wrote."""
         self._states.clear()
+        self._predecessors.forget()
         self._manifests.clear()
 
     def state(self, writer: Writer, change: NodeChange) -> NodeState:
         """Return the node's new state, with its contents in the store; see intake for errors."""
+        self._writer = writer
         before = self._states.get(change.node)
         if before is None:
             before = writer.node(change.node, writer.last)
@@ -59,21 +65,28 @@ class Resolver:
             self._states.popitem(last=False)
         return after
 
+    def take_lost(self) -> tuple[NodeId, ...]:
+        """Return the nodes whose contents could not be composed since the last call."""
+        lost, self._lost = tuple(self._lost), []
+        return lost
+
     def _merge(self, writer: Writer, change: NodeChange, before: NodeState | None) -> NodeState:
         attr = attr_of(change.status)
         content = before.content if before else None
         is_manifest = before.is_manifest if before else False
+        is_forgotten = before.is_forgotten if before else False
         if attr.kind is Kind.FILE:
             if change.contents is not None:
                 attr = replace(attr, size=change.contents.size)
-                content, is_manifest = self._content(writer, change.contents, before)
+                content, is_manifest = self._content(writer, change, change.contents, before)
+                is_forgotten = False
             else:
                 # A size without its contents was never a state of the file.
                 attr = replace(attr, size=before.attr.size if before else 0)
         if change.xattrs is None:
             xattrs = before.xattrs if before else None
         elif change.xattrs:
-            xattrs = writer.put_blob(codec.encode_xattrs(change.xattrs))[0]
+            xattrs = writer.put_blob(codec.encode_xattrs(change.xattrs)).blob
         else:
             xattrs = None
         return NodeState(
@@ -84,58 +97,68 @@ class Resolver:
             is_manifest=is_manifest,
             target=change.target if change.target is not None else before.target if before else b"",
             xattrs=xattrs,
+            is_forgotten=is_forgotten,
         )
 
     def _content(
-        self, writer: Writer, frozen: Frozen, before: NodeState | None
+        self, writer: Writer, change: NodeChange, frozen: Frozen, before: NodeState | None
     ) -> tuple[BlobId | None, bool]:
-        runs: list[Run] = []
-        run: list[Chunk] = []
-        position = -1
-        for offset, data, length in frozen.cells():
-            if offset != position:
-                run = []
-                runs.append((offset, run))
-            run.append(self._chunk(writer, data, length))
-            position = offset + length
-        if len(runs) == 1 and runs[0][0] == 0 and position == frozen.size:
-            chunks = tuple(runs[0][1])  # all of it is fresh
-        else:
-            try:
-                old = self._chunks(writer, before)
-            except CorruptError as exc:
-                # Damage stays contained: this file is refused until all of it is written, others go on.
-                log.error("a file whose contents in the store are damaged was changed: %s", exc)  # noqa: TRY400
-                return (before.content, before.is_manifest) if before else (None, False)
-            chunks = splice(old, runs, frozen.size)
-        content, is_manifest = put_content(writer, chunks)
-        if is_manifest and content is not None:
-            self._manifests[content] = chunks
+        started_s = time.perf_counter()
+        counts = self.counts
+        counts.plain_bytes += sum(end - start for start, end in frozen.ranges)
+        resembled = self._predecessors.of(writer, change.node, before, frozen.size)
+        old = self._previous(before)
+        try:
+            if before is not None and before.is_forgotten:
+                raise CorruptError("what the file was before has been forgotten")
+            content = take_changed(
+                Puts(writer, counts),
+                frozen,
+                old,
+                old if resembled is before else self._previous(resembled),
+                self._chunking,
+            )
+        except CorruptError as exc:
+            return self._lose(writer, change, exc), False
+        if content.is_manifest:
+            counts.chunked_s.append(time.perf_counter() - started_s)
+        return content.blob, content.is_manifest
+
+    def _lose(self, writer: Writer, change: NodeChange, exc: CorruptError) -> BlobId:
+        """Return what contents are recorded as that cannot be had: this version of one file is refused, others go on."""
+        self._lost.append(change.node)
+        try:
+            path = Tree(writer, writer.last).path(change.node)
+        except (NotFoundError, CorruptError):
+            path = b"node %d" % change.node
+        log.error(
+            "%s was changed, but what it was before is damaged, so this version of it is not recorded: %s",
+            shown(path),
+            exc,
+        )
+        # No contents have this name, and it leads to none: nobody gets older bytes for those that are not known.
+        name = b"%d at %d" % (change.node, writer.last + 1)
+        blob = BlobId(hashlib.sha256(b"contents lost: node " + name).digest())
+        writer.put_row("blobs", blob, encode_blob_location(BlobLocation(0, 0, 0, 0, LOST)))
+        return blob
+
+    def _previous(self, state: NodeState | None) -> Previous:
+        if state is None or state.content is None or not state.is_manifest:
+            return contents_of(self, state)
+        found = self._manifests.get(state.content)
+        if found is None or found.size != state.attr.size:
+            found = contents_of(self, state)
+            self._manifests[state.content] = found
             if len(self._manifests) > _MANIFESTS:
                 self._manifests.popitem(last=False)
-        return content, is_manifest
+        return found
 
-    def _chunk(self, writer: Writer, data: bytes | None, length: int) -> Chunk:
-        counts = self.counts
-        counts.plain_bytes += length
-        if data is None or is_zero(data):
-            return Chunk(length, None)
-        blob, added, _ = writer.put_blob(data)
-        if added:
-            counts.chunks_new += 1
-            counts.stored_bytes += added
-        else:
-            counts.chunks_reused += 1
-        return Chunk(length, blob)
+    def blob(self, blob: BlobId) -> bytes:
+        """See Blobs: contents outlast the transaction in which they were first read."""
+        assert self._writer is not None
+        return self._writer.blob(blob)
 
-    def _chunks(self, writer: Writer, before: NodeState | None) -> tuple[Chunk, ...]:
-        if before is None or before.attr.size == 0:
-            return ()
-        if before.content is None:
-            return (Chunk(before.attr.size, None),)
-        if not before.is_manifest:
-            return (Chunk(before.attr.size, before.content),)
-        chunks = self._manifests.get(before.content)
-        if chunks is None:
-            chunks = codec.decode_manifest(writer.blob(before.content))
-        return chunks
+    def location(self, blob: BlobId) -> BlobLocation | None:
+        """See Blobs."""
+        assert self._writer is not None
+        return self._writer.location(blob)

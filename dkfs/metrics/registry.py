@@ -6,8 +6,9 @@ fed by method calls; gauges are asked of a Source at each scrape.
 
 import platform
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
@@ -23,6 +24,9 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from dkfs.metrics.histogram import Histogram
 
 CAPTURE_MS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
+CHUNKED_MS: Final = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
+ENCODINGS: Final = ("none", "zstd", "extents", "patch", "bsdiff", "xdelta")
+CAUSES: Final = ("dedup", "delta", "compression")
 RECOVERY_MS: Final = (5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 REQUEST_S: Final = (
     *(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
@@ -46,6 +50,20 @@ class Gauges:
     index_bytes: int
     segment_bytes: int
     files: int | None = None  # in the history, as it is now; None = not known
+    large_files: int | None = None  # ... those that are stored in chunks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What one transaction stored of contents."""
+
+    plain_bytes: int = 0  # as applications wrote them
+    stored_bytes: int = 0  # that the store grew by for them
+    chunks_new: int = 0
+    chunks_reused: int = 0
+    chunked_s: Sequence[float] = ()  # for each file of several chunks: how long it took
+    encodings: Mapping[str, int] = field(default_factory=dict)  # how many new chunks, by ENCODINGS
+    saved_bytes: Mapping[str, int] = field(default_factory=dict)  # of all chunks, by CAUSES
 
 
 class Source(Protocol):
@@ -71,7 +89,11 @@ class Metrics(Collector):
         self._recovery_outcomes = {"success": 0, "error": 0}
         self._captured = {"success": 0, "error": 0}
         self._chunks = {"new": 0, "reuse": 0}
+        self._chunked = Histogram(CHUNKED_MS)
+        self._encodings = Counter(dict.fromkeys(ENCODINGS, 0))
+        self._savings = Counter(dict.fromkeys(CAUSES, 0))
         self._plain_bytes = 0
+        self._stored_bytes = 0
         self._saved_bytes = 0
         self._internal_errors = 0
         self._registry = CollectorRegistry()
@@ -96,21 +118,23 @@ class Metrics(Collector):
         *,
         seconds: float,
         latencies_s: Iterable[float],
-        plain_bytes: int,
-        stored_bytes: int,
-        chunks_new: int,
-        chunks_reused: int,
+        stored: Stored,
     ) -> None:
-        """Count one transaction: its contents' times from close to durable, their sizes and chunks."""
+        """Count one transaction: its contents' times from close to durable, and what it stored of them."""
         with self._lock:
             self._commits.observe(seconds)
             for latency_s in latencies_s:
                 self._captures.observe(latency_s * 1000)
                 self._captured["success"] += 1
-            self._plain_bytes += plain_bytes
-            self._saved_bytes += max(0, plain_bytes - stored_bytes)
-            self._chunks["new"] += chunks_new
-            self._chunks["reuse"] += chunks_reused
+            for chunked_s in stored.chunked_s:
+                self._chunked.observe(chunked_s * 1000)
+            self._plain_bytes += stored.plain_bytes
+            self._stored_bytes += stored.stored_bytes
+            self._saved_bytes += max(0, stored.plain_bytes - stored.stored_bytes)
+            self._chunks["new"] += stored.chunks_new
+            self._chunks["reuse"] += stored.chunks_reused
+            self._encodings.update(stored.encodings)
+            self._savings.update(stored.saved_bytes)
 
     def count_failed_captures(self, count: int) -> None:
         """Count *count* contents that could not be recorded."""
@@ -179,6 +203,13 @@ class Metrics(Collector):
         )
         yield _counter("diffkeeper_recovery", "Replays", "outcome", self._recovery_outcomes)
         yield _counter("diffkeeper_chunk", "Chunks captured", "outcome", self._chunks)
+        chunked = HistogramMetricFamily(
+            "diffkeeper_chunk_capture_duration_ms",
+            "Time to store the contents of a file in chunks, milliseconds",
+        )
+        chunked.add_metric((), buckets=self._chunked.buckets(), sum_value=self._chunked.sum)
+        yield chunked
+        yield _counter("diffkeeper_deltas", "Chunks stored, by how", "compression", self._encodings)
 
     def _seed_gauges(self, gauges: Gauges) -> Iterator[Metric]:
         yield GaugeMetricFamily(
@@ -204,6 +235,12 @@ class Metrics(Collector):
         if gauges.files is not None:
             yield GaugeMetricFamily(
                 "diffkeeper_files_tracked_total", "Files in the history", value=gauges.files
+            )
+        if gauges.large_files is not None:
+            yield GaugeMetricFamily(
+                "diffkeeper_large_file_tracked_total",
+                "Files in the history that are stored in chunks",
+                value=gauges.large_files,
             )
         yield GaugeMetricFamily("diffkeeper_up", "1 while the mount answers", value=gauges.ready)
         info = GaugeMetricFamily(
@@ -233,6 +270,22 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "dkfs_internal_errors", "Errors that are bugs of dkfs", value=self._internal_errors
         )
+        yield CounterMetricFamily(
+            "dkfs_captured_bytes",
+            "Bytes of contents as applications wrote them",
+            value=self._plain_bytes,
+        )
+        yield CounterMetricFamily(
+            "dkfs_stored_bytes",
+            "Bytes that the segments grew by for contents",
+            value=self._stored_bytes,
+        )
+        yield _counter(
+            "dkfs_saved_bytes",
+            "Bytes of chunks that were not stored, by what made that unnecessary",
+            "cause",
+            self._savings,
+        )
         commits = HistogramMetricFamily("dkfs_commit_duration_seconds", "Duration of a commit")
         commits.add_metric((), buckets=self._commits.buckets(), sum_value=self._commits.sum)
         yield commits
@@ -251,7 +304,7 @@ def _histogram(name: str, text: str, label: str, histograms: dict[str, Histogram
     return family
 
 
-def _counter(name: str, text: str, label: str, counts: dict[str, int]) -> Metric:
+def _counter(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily(name, text, labels=(label,))
     for value, count in counts.items():
         family.add_metric((value,), count)

@@ -119,8 +119,8 @@ class Attributes:
             self._captures.before_truncate(inode, size)
             before = os.fstat(handle.fd).st_size
             os.ftruncate(handle.fd, size)
-            least = min(size, before)
-            self._captures.written(handle, max(0, least - 1), max(size, before, 1))
+            # What is cut off is dirty: the file may grow again before it is captured.
+            self._captures.written(handle, size, before)
             return
         fd = self._files.open_for_truncation(inode)
         try:

@@ -5,13 +5,14 @@ import logging
 import os
 import time
 
-from dkfs.core.content import CHUNK_SIZE
-from dkfs.core.extents import Extents, on_grid
+from dkfs.core.extents import Extents, Range, below
 from dkfs.errors import DkfsError
 from dkfs.history.change import NodeChange
-from dkfs.history.frozen import COPY_MOST, Frozen, FrozenBytes, FrozenFile, Range
-from dkfs.model.operation import OpKind, Origin
+from dkfs.history.frozen import COPY_MOST, Frozen, FrozenBytes, FrozenFile
+from dkfs.history.reading import next_data
+from dkfs.model.operation import NOBODY, OpKind, Origin
 from dkfs.overlay.backing import by_fd
+from dkfs.overlay.counting import FileCount
 from dkfs.overlay.handles import Handle
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
@@ -27,11 +28,13 @@ _PRESS_S = 0.2  # between looks at whether the store fails
 class Captures:
     """Knows which files hold bytes that are in no version yet."""
 
-    def __init__(self, table: InodeTable, journal: Journal) -> None:
+    def __init__(self, table: InodeTable, journal: Journal, count: FileCount) -> None:
         self._table = table
         self._journal = journal
+        self._count = count
         self._dirty: dict[Inode, float] = {}  # since when, monotonic seconds
-        # Inodes, by number, with contents that could not be read: the next capture takes all of it.
+        # Inodes, by number, with contents that could not be read, or not be recorded: the next capture
+        # takes all of it.
         self._missed: set[int] = set()
 
     def __len__(self) -> int:
@@ -57,7 +60,7 @@ class Captures:
             self._dirty.pop(handle.inode, None)
 
     def written(self, handle: Handle, start: int, end: int) -> None:
-        """Note that [start, end) was written through *handle*."""
+        """Note that [start, end) was written through *handle*; if empty, only that the file is to be captured."""
         if not handle.dirty:
             self._dirty.setdefault(handle.inode, time.monotonic())
         handle.dirty.add(start, end)
@@ -102,7 +105,8 @@ class Captures:
     def truncated(self, inode: Inode, fd: int, before: int, origin: Origin) -> None:
         """Record that *inode*, open as *fd*, was truncated by its name; it had *before* bytes."""
         if inode.handles:
-            self.written(inode.handles[0], 0, max(before, 1))
+            # What was cut off is dirty: the file may grow again before it is captured.
+            self.written(inode.handles[0], os.fstat(fd).st_size, before)
             self.capture(inode, origin)
             return
         inode.recorded_size = before
@@ -111,7 +115,7 @@ class Captures:
     def _freeze(
         self, inode: Inode, fd: int, extents: Extents, kind: OpKind, origin: Origin
     ) -> None:
-        """Record *inode*, open as *fd*; *extents* are dirty, and what a change of size touched."""
+        """Record *inode*, open as *fd*, of which *extents* are dirty; what it grew by is zeros else."""
         status = os.fstat(fd)
         size = status.st_size
         if status.st_nlink == 0:
@@ -121,10 +125,10 @@ class Captures:
             extents.add(0, size)
         self._missed.add(inode.id)  # until it is known to be in the log
         node = self._journal.node(inode)
-        if size != inode.recorded_size:
-            least = min(size, inode.recorded_size)
-            extents.add(max(0, least - 1), max(size, inode.recorded_size))
-        frozen = self._frozen(inode, fd, on_grid(extents, grid=CHUNK_SIZE, size=size), size)
+        # Nothing but zeros should be found behind the old end that was not written through a handle.
+        extents.add(next_data(fd, inode.recorded_size, size), size)
+        frozen = self._frozen(inode, fd, below(extents, size), size)
+        self._count.resized(status.st_nlink, inode.recorded_size, size)
         inode.recorded_size = size
         self._journal.changed(kind, origin, inode, NodeChange(node, status, None, frozen))
         self._missed.discard(inode.id)
@@ -141,6 +145,32 @@ class Captures:
         frozen = FrozenFile(own, ranges, size)
         inode.frozen = [*(inode.frozen or ()), frozen]
         return frozen
+
+    def mend(self) -> None:
+        """Capture all of the files whose last contents could not be recorded, for damage in what they build on."""
+        lost = self._journal.recorder.take_lost()
+        if not lost:
+            return
+        for inode in self._table.known():
+            if inode.node not in lost or inode.unlinked:
+                continue
+            self._missed.add(inode.id)
+            try:
+                self._capture_all_of(inode)
+            except (OSError, DkfsError) as exc:
+                log.warning("%s cannot be recorded: %s", os.fsdecode(inode.name), exc)
+
+    def _capture_all_of(self, inode: Inode) -> None:
+        if inode.handles:
+            self._dirty.setdefault(inode, 0.0)
+            self.capture(inode, inode.handles[0].origin)
+            return
+        fd = os.open(by_fd(self._table.fd(inode)), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            inode.recorded_size = os.fstat(fd).st_size
+            self._freeze(inode, fd, Extents(), OpKind.WRITE, NOBODY)
+        finally:
+            os.close(fd)
 
     def capture_due(self, older_than_s: float) -> None:
         """Capture every file that has been dirty for longer than *older_than_s*.

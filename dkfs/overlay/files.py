@@ -54,7 +54,7 @@ class Files:
                 drop(self._journal, inode, fd, self._journal.origin(caller))
             if writes:
                 # An empty file too: its mtime changes.
-                self._captures.written(self.handles[number], 0, max(size, 1))
+                self._captures.written(self.handles[number], 0, size)
             else:  # O_RDONLY | O_TRUNC truncates too
                 self._captures.truncated(inode, fd, size, self._journal.origin(caller))
         return number

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 
+from dkfs.core.chunking import Chunking
 from dkfs.history.recorder import Recorder
 from dkfs.overlay.attributes import Attributes
 from dkfs.overlay.captures import Captures
@@ -17,6 +18,8 @@ from dkfs.overlay.tags import Tags
 from dkfs.overlay.virtual import Virtual
 from dkfs.store import Store
 
+_LARGE = Chunking().threshold
+
 
 class FileSystem:
     """Everything that serves requests on one backing directory; see the parts."""
@@ -30,18 +33,20 @@ class FileSystem:
         reserved: bytes | None,
         is_listed: bool = False,
         clock_ns: Callable[[], int],
+        large_above: int = _LARGE,
     ) -> None:
         """Serve *root_fd*, recording to *recorder*.
 
-        *reserved* is the root's name for the history, listed in it if *is_listed*.
+        *reserved* is the root's name for the history, listed in it if *is_listed*.  A file of more than
+        *large_above* bytes is counted as large.
         """
         self.recorder = recorder
         self.store = store
         self.table = InodeTable(root_fd, committed=lambda: recorder.decided)
         self.journal = Journal(recorder, store, self.table)
-        self.captures = Captures(self.table, self.journal)
+        self.count = FileCount(store, large_above=large_above)
+        self.captures = Captures(self.table, self.journal, self.count)
         self.files = Files(self.table, self.journal, self.captures)
-        self.count = FileCount(store)
         self.names = Names(
             self.table,
             self.journal,
@@ -74,6 +79,7 @@ class FileSystem:
 
     def tick(self, older_than_s: float) -> None:
         """Capture what has been dirty for so long, and forget what is not needed any more."""
+        self.captures.mend()
         self.captures.capture_due(older_than_s)
         self.table.sweep()
 

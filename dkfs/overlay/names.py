@@ -238,7 +238,7 @@ class Names:
         if inode.parent is None:
             self._table.moved(inode, parent, name)
         inode.lookups += 1
-        self._count.change(1)
+        self._count.change(1, status.st_size)
         return inode, status
 
     # Removing and moving
@@ -309,9 +309,13 @@ class Names:
 
     def _lost(self, inode: Inode, parent: Inode, name: bytes) -> None:
         """Note that *name* in *parent* is no name of *inode* any more."""
-        if inode.is_dir or os.fstat(inode.fd).st_nlink == 0:
+        status = os.fstat(inode.fd)
+        if inode.is_dir or status.st_nlink == 0:
             inode.unlinked = True
-        self._count.change(0 if inode.is_dir else -1)
+        if not inode.is_dir:
+            # What was written since the last capture was not counted.
+            size = inode.recorded_size if inode.handles else status.st_size
+            self._count.change(-1, size)
         if inode.parent is parent and inode.name == name:
             self._table.unnamed(inode)
         self._table.unpin(inode)

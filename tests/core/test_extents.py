@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkfs.core.extents import Extents, on_grid
+from dkfs.core.extents import Extents, below, within
 
 RANGES = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 60)), max_size=40)
 
@@ -61,17 +61,36 @@ def test_many_extents_are_joined_coarsely_and_nothing_is_missed() -> None:
     assert all(any(s <= o < e for s, e in found) for o in offsets[::499])
 
 
+def test_of_too_many_extents_those_with_the_least_between_them_are_joined() -> None:
+    extents = Extents()
+    for pair in range(2048):
+        extents.add(pair * 1_000_000, pair * 1_000_000 + 10)
+        extents.add(pair * 1_000_000 + 20, pair * 1_000_000 + 30)
+    extents.add(5_000_000_000, 5_000_000_001)
+
+    assert len(extents) == 2048
+    assert list(extents)[-3] == (2_046_000_000, 2_046_000_030)
+    assert sum(end - start for start, end in extents) < 2048 * 30 + 2_000_000
+
+
 @given(RANGES, st.integers(0, 400))
-def test_on_the_grid_everything_dirty_below_the_size_is_covered(
+def test_what_lies_below_a_size_is_all_that_does_and_no_more(
     ranges: list[tuple[int, int]], size: int
 ) -> None:
     extents = made(*((start, start + length) for start, length in ranges))
-    found = on_grid(extents, grid=16, size=size)
 
-    covered = {b for start, end in found for b in range(start, end)}
-    assert covered >= {b for start, end in extents for b in range(start, end) if b < size}
-    assert all(start % 16 == 0 and (end % 16 == 0 or end == size) for start, end in found)
-    assert all(one[1] < other[0] for one, other in pairwise(found))
+    found = [b for start, end in below(extents, size) for b in range(start, end)]
+    assert found == [b for start, end in extents for b in range(start, end) if b < size]
+
+
+@given(RANGES, st.integers(0, 400), st.integers(0, 400))
+def test_what_lies_within_is_all_that_does_and_no_more(
+    ranges: list[tuple[int, int]], start: int, end: int
+) -> None:
+    extents = made(*((first, first + length) for first, length in ranges))
+
+    found = [b for pair in within(list(extents), start, end) for b in range(*pair)]
+    assert found == [b for pair in extents for b in range(*pair) if start <= b < end]
 
 
 def test_many_scattered_writes_do_not_make_each_further_one_slow() -> None:

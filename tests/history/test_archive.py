@@ -123,7 +123,7 @@ def test_holes_stay_holes(world: World, tmp_path: Path) -> None:
     data, _ = tar_of(world, seq)
     extract(data, tmp_path / "target")
 
-    assert len(data) < mib
+    assert len(data) < 2 * mib  # zeros next to data may be in its chunk
     for name in os.listdir(world.top):
         assert (tmp_path / "target" / name).read_bytes() == (world.top / name).read_bytes()
         assert (tmp_path / "target" / name).stat().st_blocks * 512 < mib

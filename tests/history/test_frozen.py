@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dkfs.core.content import CHUNK_SIZE
+from dkfs.core.extents import Range
+from dkfs.history import frozen as module
 from dkfs.history.frozen import Frozen, FrozenBytes, FrozenFile
+
+CELL = 64 * 1024
 
 
 @pytest.fixture
@@ -25,9 +28,9 @@ def another(fd: int) -> int:
 def contents(frozen: Frozen) -> bytes:
     """Return what is frozen, zeros elsewhere."""
     data = bytearray(frozen.size)
-    for offset, cell, length in frozen.cells():
-        data[offset : offset + length] = bytes(length) if cell is None else cell
-        assert cell is None or len(cell) == length
+    for start, end in frozen.ranges:
+        data[start:end] = frozen.read(start, end)
+    assert len(data) == frozen.size
     return bytes(data)
 
 
@@ -40,37 +43,61 @@ def test_copied_bytes_do_not_change_with_the_file(fd: int) -> None:
     assert frozen.held == 6
 
 
-def test_a_long_hole_is_one_cell(fd: int) -> None:
-    size = 100 * CHUNK_SIZE
-    os.pwrite(fd, b"end", size - 3)
-    frozen = FrozenFile(another(fd), ((0, size),), size)
-    cells = list(frozen.cells())
+@pytest.mark.parametrize("kind", [FrozenBytes, FrozenFile])
+def test_only_the_ranges_are_kept_to_the_byte(
+    fd: int, kind: type[FrozenBytes | FrozenFile]
+) -> None:
+    os.pwrite(fd, b"0123456789", 0)
+    frozen = kind(another(fd), ((1, 3), (6, 7)), 10)
+
+    assert frozen.ranges == ((1, 3), (6, 7))
+    assert (frozen.read(1, 3), frozen.read(2, 3), frozen.read(6, 7)) == (b"12", b"2", b"6")
     frozen.release()
 
-    assert len(cells) <= 3
-    assert cells[0][1] is None
+
+@pytest.mark.parametrize("kind", [FrozenBytes, FrozenFile])
+def test_a_hole_is_stepped_over_and_not_held(fd: int, kind: type[FrozenBytes | FrozenFile]) -> None:
+    size = 100 * CELL
+    os.pwrite(fd, b"end", size - 3)
+    frozen = kind(another(fd), ((5, size),), size)
+
+    assert 99 * CELL <= frozen.next_data(5, size) <= size - 3
+    assert frozen.next_data(5, 4096) == 4096
+    assert frozen.read(90 * CELL, size) == bytes(10 * CELL - 3) + b"end"
+    assert frozen.held <= CELL
+    frozen.release()
 
 
 def test_what_is_about_to_change_is_saved_once(fd: int) -> None:
-    os.pwrite(fd, b"a" * 3 * CHUNK_SIZE, 0)
-    frozen = FrozenFile(another(fd), ((0, 3 * CHUNK_SIZE),), 3 * CHUNK_SIZE)
-    first = frozen.before_change(CHUNK_SIZE + 5, CHUNK_SIZE + 6)
-    os.pwrite(fd, b"b", CHUNK_SIZE + 5)
-    second = frozen.before_change(CHUNK_SIZE, CHUNK_SIZE + 10)
-    os.pwrite(fd, b"c" * 10, CHUNK_SIZE)
+    os.pwrite(fd, b"a" * 3 * CELL, 0)
+    frozen = FrozenFile(another(fd), ((0, 3 * CELL),), 3 * CELL)
+    first = frozen.before_change(CELL + 5, CELL + 6)
+    os.pwrite(fd, b"b", CELL + 5)
+    second = frozen.before_change(CELL, CELL + 10)
+    os.pwrite(fd, b"c" * 10, CELL)
 
-    assert (first, second, frozen.held) == (CHUNK_SIZE, 0, CHUNK_SIZE)
-    assert contents(frozen) == b"a" * 3 * CHUNK_SIZE
-    assert contents(frozen) == b"a" * 3 * CHUNK_SIZE  # as often as the store fails
+    assert (first, second, frozen.held) == (CELL, 0, CELL)
+    assert contents(frozen) == b"a" * 3 * CELL
+    assert contents(frozen) == b"a" * 3 * CELL  # as often as the store fails
+    frozen.release()
+
+
+def test_what_is_about_to_change_and_was_not_frozen_is_not_saved(fd: int) -> None:
+    os.pwrite(fd, b"a" * CELL, 0)
+    frozen = FrozenFile(another(fd), ((10, 20), (40, 50)), CELL)
+
+    assert frozen.before_change(20, 40) == 0
+    assert frozen.before_change(0, 15) == 10
+    assert frozen.before_change(0, CELL) == 10
     frozen.release()
 
 
 def test_a_hole_that_is_written_stays_a_hole_in_what_is_frozen(fd: int) -> None:
-    size = 10 * CHUNK_SIZE
+    size = 10 * CELL
     os.ftruncate(fd, size)
     frozen = FrozenFile(another(fd), ((0, size),), size)
-    frozen.before_change(5 * CHUNK_SIZE, 5 * CHUNK_SIZE + 1)
-    os.pwrite(fd, b"x", 5 * CHUNK_SIZE)
+    frozen.before_change(5 * CELL, 5 * CELL + 1)
+    os.pwrite(fd, b"x", 5 * CELL)
 
     assert contents(frozen) == bytes(size)
     frozen.release()
@@ -87,34 +114,86 @@ def test_released_it_saves_nothing_more(fd: int) -> None:
     assert (frozen.before_change(0, 4), frozen.unsaved(0)) == (0, 0)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_any_writes_during_the_reading_change_nothing(fd: int, seed: int) -> None:
-    rng = random.Random(seed)
-    size = 12 * CHUNK_SIZE + rng.randrange(CHUNK_SIZE)
-    os.ftruncate(fd, size)
-    for _ in range(6):
-        os.pwrite(fd, rng.randbytes(5000), rng.randrange(size - 5000))
-    expected = os.pread(fd, size, 0)
-    frozen = FrozenFile(another(fd), ((0, size),), size)
-    seen = bytearray(size)
-    for offset, cell, length in frozen.cells():
-        seen[offset : offset + length] = bytes(length) if cell is None else cell
-        start = rng.randrange(size - 3000)
-        frozen.before_change(start, start + 3000)
-        os.pwrite(fd, rng.randbytes(3000), start)
-
-    assert bytes(seen) == expected
-    assert contents(frozen) == expected
-    frozen.release()
-
-
 def test_a_truncation_that_was_announced_changes_nothing(fd: int) -> None:
-    size = 3 * CHUNK_SIZE + 7
+    size = 3 * CELL + 7
     os.pwrite(fd, b"z" * size, 0)
     frozen = FrozenFile(another(fd), ((0, size),), size)
-    assert frozen.unsaved(CHUNK_SIZE + 1) == size - CHUNK_SIZE - 1
-    frozen.before_change(CHUNK_SIZE + 1, size)
-    os.ftruncate(fd, CHUNK_SIZE + 1)
+    assert frozen.unsaved(CELL + 1) == size - CELL - 1
+    frozen.before_change(CELL + 1, size)
+    os.ftruncate(fd, CELL + 1)
 
+    assert frozen.unsaved(CELL + 1) == 0
     assert contents(frozen) == b"z" * size
     frozen.release()
+
+
+def some_ranges(rng: random.Random, size: int) -> tuple[Range, ...]:
+    ranges: list[Range] = []
+    start = rng.choice((0, rng.randrange(200)))
+    while start < size:
+        end = min(size, start + rng.randrange(1, 400))
+        ranges.append((start, end))
+        start = end + rng.randrange(1, 200)
+    return tuple(ranges)
+
+
+class Changing:
+    """A file that changes at random after some of it was frozen."""
+
+    def __init__(self, fd: int, rng: random.Random) -> None:
+        self.fd = fd
+        self.rng = rng
+        self.size = rng.randrange(1, 2000)
+        os.ftruncate(fd, self.size)
+        for _ in range(rng.randrange(6)):
+            data = rng.randbytes(rng.randrange(1, 300))
+            at = rng.randrange(self.size)
+            os.pwrite(fd, data[: self.size - at], at)
+        self.expected = os.pread(fd, self.size, 0)
+        self.ranges = some_ranges(rng, self.size)
+
+    def change(self, frozen: FrozenFile | None) -> None:
+        """Write or truncate, announced to *frozen*."""
+        rng = self.rng
+        if rng.random() < 0.8:
+            at, data = rng.randrange(self.size + 100), rng.randbytes(rng.randrange(1, 300))
+            if frozen is not None:
+                frozen.before_change(at, at + len(data))
+            os.pwrite(self.fd, data, at)
+            return
+        at = rng.randrange(self.size)
+        if frozen is not None:
+            frozen.before_change(at, self.size)
+            assert frozen.unsaved(at) == 0
+        os.ftruncate(self.fd, at)
+
+    def check(self, frozen: Frozen) -> None:
+        """Read somewhere."""
+        if self.ranges:
+            first, last = self.rng.choice(self.ranges)
+            start = self.rng.randrange(first, last)
+            end = self.rng.randrange(start + 1, last + 1)
+            assert frozen.read(start, end) == self.expected[start:end]
+            found = frozen.next_data(start, end)
+            assert start <= found <= end
+            assert not any(self.expected[start:found])
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_any_changes_during_the_reading_change_nothing(
+    fd: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CELL", 64)
+    monkeypatch.setattr(module, "_READ_MOST", 100)
+    file = Changing(fd, random.Random(seed))
+    copied = FrozenBytes(fd, file.ranges, file.size)
+    kept = FrozenFile(another(fd), file.ranges, file.size)
+    for _ in range(20):
+        file.change(kept)
+        file.check(copied)
+        file.check(kept)
+
+    for start, end in file.ranges:
+        assert copied.read(start, end) == file.expected[start:end]
+        assert kept.read(start, end) == file.expected[start:end]
+    kept.release()

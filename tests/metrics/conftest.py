@@ -23,6 +23,7 @@ class SetSource:
             index_bytes=1000,
             segment_bytes=2000,
             files=4,
+            large_files=1,
         )
 
     def set(self, *, ready: bool = True, recording: bool = True) -> None:

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from dkfs.metrics.registry import Metrics
+from dkfs.metrics.registry import Metrics, Stored
 from tests.metrics.conftest import SetSource
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -48,6 +48,11 @@ def test_every_metric_of_the_seed_that_applies_has_its_name_and_labels(metrics: 
         ("diffkeeper_recovery_total", ("outcome",)),
         ("diffkeeper_chunk_total", ("outcome",)),
         ("diffkeeper_chunk_dedup_ratio", ()),
+        ("diffkeeper_chunk_capture_duration_ms_bucket", ("le",)),
+        ("diffkeeper_chunk_capture_duration_ms_count", ()),
+        ("diffkeeper_chunk_capture_duration_ms_sum", ()),
+        ("diffkeeper_large_file_tracked_total", ()),
+        ("diffkeeper_deltas_total", ("compression",)),
         ("diffkeeper_store_size_bytes", ("type",)),
         ("diffkeeper_files_tracked_total", ()),
         ("diffkeeper_up", ()),
@@ -75,10 +80,15 @@ def test_a_commit_is_counted_in_captures_savings_and_chunks(metrics: Metrics) ->
         metrics.observe_commit(
             seconds=0.002,
             latencies_s=(0.004, 0.02),
-            plain_bytes=1000,
-            stored_bytes=400,
-            chunks_new=1,
-            chunks_reused=3,
+            stored=Stored(
+                plain_bytes=1000,
+                stored_bytes=400,
+                chunks_new=1,
+                chunks_reused=3,
+                chunked_s=(0.004, 0.03),
+                encodings={"zstd": 1, "extents": 2},
+                saved_bytes={"dedup": 300, "delta": 200, "compression": 100},
+            ),
         )
     metrics.count_failed_captures(2)
 
@@ -91,13 +101,22 @@ def test_a_commit_is_counted_in_captures_savings_and_chunks(metrics: Metrics) ->
     assert value(metrics, "diffkeeper_chunk_total", outcome="new") == 2
     assert value(metrics, "diffkeeper_chunk_total", outcome="reuse") == 6
     assert value(metrics, "diffkeeper_chunk_dedup_ratio") == 0.75
+    assert value(metrics, "diffkeeper_chunk_capture_duration_ms_count") == 4
+    assert value(metrics, "diffkeeper_chunk_capture_duration_ms_sum") == pytest.approx(68)
+    assert value(metrics, "diffkeeper_deltas_total", compression="extents") == 4
+    assert value(metrics, "diffkeeper_deltas_total", compression="none") == 0
+    assert value(metrics, "dkfs_captured_bytes_total") == 2000
+    assert value(metrics, "dkfs_stored_bytes_total") == 800
+    assert value(metrics, "dkfs_saved_bytes_total", cause="dedup") == 600
+    assert value(metrics, "dkfs_saved_bytes_total", cause="delta") == 400
+    assert value(metrics, "dkfs_saved_bytes_total", cause="compression") == 200
     assert value(metrics, "dkfs_commit_duration_seconds_count") == 2
     assert value(metrics, "dkfs_commit_duration_seconds_sum") == pytest.approx(0.004)
 
 
 def test_contents_that_grew_in_the_store_save_nothing(metrics: Metrics) -> None:
     metrics.observe_commit(
-        seconds=0, latencies_s=(), plain_bytes=10, stored_bytes=30, chunks_new=1, chunks_reused=0
+        seconds=0, latencies_s=(), stored=Stored(plain_bytes=10, stored_bytes=30, chunks_new=1)
     )
 
     assert value(metrics, "diffkeeper_storage_saved_bytes_total") == 0

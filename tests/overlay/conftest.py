@@ -1,4 +1,4 @@
-"""What the tests of the history tree share."""
+"""What the tests of the overlay share."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from tests.history.model_history import ModelHistory
 from tests.overlay.virtual_kernel import Kernel, virtual_of
+from tests.overlay.world import World
 
 
 @pytest.fixture
@@ -18,3 +19,10 @@ def history(tmp_path: Path) -> Iterator[ModelHistory]:
 @pytest.fixture
 def kernel(history: ModelHistory) -> Kernel:
     return Kernel(virtual_of(history))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()

@@ -12,7 +12,7 @@ from dkfs.history.rollback import rollback
 from dkfs.model.ids import Seq
 from dkfs.model.operation import NOBODY
 from dkfs.store import Writer
-from tests.overlay.test_recording import World
+from tests.overlay.world import World
 
 
 @pytest.fixture

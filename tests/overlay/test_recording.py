@@ -4,9 +4,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import pytest
 import trio
@@ -15,86 +13,15 @@ from dkfs.config.settings import MountSettings
 from dkfs.daemon.service import Service
 from dkfs.errors import CorruptError, StoreError
 from dkfs.history import content, frozen
-from dkfs.history.recorder import Recorder
-from dkfs.history.replay import reconcile
 from dkfs.history.tree import Tree
 from dkfs.model.ids import Seq
 from dkfs.overlay import captures
 from dkfs.overlay.attributes import NewAttributes
 from dkfs.overlay.backing import RENAME_EXCHANGE
-from dkfs.overlay.inodes import ROOT_ID, Inode
-from dkfs.overlay.mounted import FileSystem
+from dkfs.overlay.inodes import ROOT_ID
 from dkfs.overlay.virtual import VIRTUAL
-from dkfs.store import Store, Writer
-
-
-class _Caller(NamedTuple):
-    pid: int = 0
-    uid: int = os.getuid()
-    gid: int = os.getgid()
-
-
-ME = _Caller()
-
-
-class World:
-    """A file system without a kernel."""
-
-    def __init__(self, top: Path) -> None:
-        self.state = top / "state"
-        self.state.mkdir()
-        Store.create(top / "store")
-        self.store = Store.open(top / "store", writable=True)
-        self.root_fd = os.open(self.state, os.O_RDONLY)
-        self.clock = iter(range(1, 1 << 40))
-        reconcile(
-            self.store, self.root_fd, prefer="newer", clock_ns=lambda: 1, identity=b"directory"
-        )
-        self.dropped: list[int] = []
-        self.recorder = Recorder(
-            self.store,
-            clock_ns=lambda: next(self.clock),
-            on_commit=lambda _: None,
-            on_drop=self.dropped.append,
-        )
-        self.fs = FileSystem(
-            self.root_fd, self.store, self.recorder, reserved=None, clock_ns=lambda: 0
-        )
-
-    @property
-    def root(self) -> Inode:
-        return self.fs.table.root
-
-    def create(self, name: bytes, data: bytes = b"") -> int:
-        """Make a file with *data* in it and leave it open; return the handle."""
-        number, _, _ = self.fs.names.create(self.root, name, 0o644, os.O_RDWR, ME)
-        if data:
-            self.fs.files.write(number, 0, data)
-        return number
-
-    def inode(self, number: int) -> Inode:
-        return self.fs.files.handles[number].inode
-
-    def read(self, name: bytes, seq: int | None = None) -> bytes:
-        """Return the contents of *name* as of a version, by default the last."""
-        assert self.recorder.flush()
-        with self.store.read() as reader:
-            at = Seq(seq) if seq is not None else reader.last
-            node = reader.node(Tree(reader, at).find(name), at)
-            assert node is not None
-            return content.read(reader, node, 0, node.attr.size)
-
-    def close(self) -> None:
-        self.fs.close()
-        self.store.close()
-        os.close(self.root_fd)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
+from dkfs.store import Writer
+from tests.overlay.world import ME, World
 
 
 def fail(*_: object) -> None:
@@ -332,28 +259,6 @@ def test_a_store_that_cannot_be_counted_does_not_end_the_mount(
             await service._count()
 
     trio.run(count)
-
-
-@pytest.mark.expect_logs("damaged was changed")
-def test_damage_in_one_file_does_not_end_the_recording_of_others(world: World) -> None:
-    number = world.create(b"file", os.urandom(200_000))
-    world.fs.captures.capture_all()
-    assert world.recorder.flush()
-    (segment,) = (world.state.parent / "store" / "segments").iterdir()
-    with open(segment, "r+b") as file:
-        file.seek(-8, os.SEEK_END)  # in the manifest, which comes last
-        file.write(b"damaged!")
-    world.recorder._resolver.forget()  # as a later mount
-    world.fs.files.write(number, 0, b"x")
-    world.fs.captures.capture_all()
-    world.fs.files.release(world.create(b"other", b"data"))
-
-    assert world.read(b"other") == b"data"
-    with pytest.raises(CorruptError):
-        world.read(b"file")
-    world.fs.files.write(number, 0, b"y" * 200_000)
-    world.fs.files.release(number)
-    assert world.read(b"file") == b"y" * 200_000
 
 
 def test_a_timer_leaves_a_file_alone_whose_last_contents_are_not_read_yet(

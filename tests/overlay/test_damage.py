@@ -1,0 +1,64 @@
+"""Contents that build on damaged ones: refused, told to who waits, and recorded whole soon after."""
+
+import os
+
+import pytest
+
+from dkfs.errors import CorruptError
+from dkfs.history.tree import Tree
+from tests.overlay.world import World
+
+
+def damage(world: World, name: bytes) -> None:
+    """Damage what names the contents of *name*, and forget what was known of it."""
+    assert world.recorder.flush()
+    with world.store.read() as reader:
+        state = reader.node(Tree(reader, reader.last).resolve(name), reader.last)
+        assert state is not None
+        assert state.content is not None
+        location = reader.location(state.content)
+    assert location is not None
+    segment = world.store.path / "segments" / f"{location.segment:08d}.seg"
+    with open(segment, "r+b") as file:
+        file.seek(location.offset + 50)
+        file.write(b"damaged!")
+    world.reopen()
+
+
+@pytest.mark.expect_logs("is damaged")
+def test_damage_in_one_file_does_not_end_the_recording_of_others(world: World) -> None:
+    number = world.create(b"file", os.urandom(200_000))
+    world.fs.captures.capture_all()
+    damage(world, b"file")
+    number = world.open(b"file")
+    world.fs.files.write(number, 0, b"x")
+    _, seq = world.fs.files.fsync(number)
+    world.fs.files.release(world.create(b"other", b"data"))
+
+    assert world.read(b"other") == b"data"
+    with pytest.raises(CorruptError):
+        world.read(b"file")
+    with pytest.raises(OSError, match="damaged in the store"):
+        world.recorder.refuse_lost(seq)
+    world.recorder.refuse_lost(seq)  # only who waits is told, and once
+
+
+@pytest.mark.expect_logs("is damaged|not compared")
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_file_whose_contents_build_on_damage_is_captured_whole_soon_after(
+    world: World, *, is_open: bool
+) -> None:
+    data = os.urandom(200_000)
+    world.fs.files.release(world.create(b"file", data))
+    damage(world, b"file")
+    number = world.open(b"file")
+    world.fs.files.write(number, 0, b"x")
+    world.fs.captures.capture_all()
+    assert world.recorder.flush()
+    if not is_open:
+        world.fs.files.release(number)
+    with pytest.raises(CorruptError):
+        world.read(b"file")
+    world.fs.tick(3600.0)
+
+    assert world.read(b"file") == b"x" + data[1:]
