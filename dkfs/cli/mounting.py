@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,7 @@ from dkfs.cli.parser import Parser, Switch
 from dkfs.config.checks import check_apart
 from dkfs.config.options import parse_options
 from dkfs.config.resolve import resolve
+from dkfs.config.retention import rules_in_file
 from dkfs.config.seed import SEED_FLAGS
 from dkfs.config.settings import MountSettings
 from dkfs.config.sources import NAMES, Layer, from_environment, from_file, merge
@@ -64,6 +66,16 @@ def add_mount_flags(parser: Parser) -> None:
     group.add_argument(
         "--snapdir", metavar="HOW", help=".dkfs: hidden (default), visible, disabled"
     )
+    group.add_argument(
+        "--budget",
+        metavar="SIZE",
+        help="forget versions, as [retention] of the configuration file says, so that the store stays smaller",
+    )
+    group.add_argument(
+        "--reserve",
+        metavar="SIZE",
+        help="keep so much of the disk for the moment when it is full (default 16M; 0 = none)",
+    )
     group.add_argument("--engine", metavar="NAME", help="auto (default) or pyfuse3")
     group.add_argument("--io", metavar="MODE", help="strict (default)")
 
@@ -93,6 +105,8 @@ def settings_of(
         defaults or {},
     )
     settings = resolve(given, base=Path.cwd())
+    if config:
+        settings = replace(settings, retention=rules_in_file(Path(config)))
     if settings.metrics_addr:
         parse_address(settings.metrics_addr)
     return settings

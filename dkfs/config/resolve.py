@@ -11,7 +11,8 @@ from dkfs.config.settings import (
     MountSettings,
 )
 from dkfs.config.sources import Layer
-from dkfs.config.values import Given, boolean, choice, path, seconds
+from dkfs.config.values import Given, boolean, choice, path, seconds, size
+from dkfs.store.reserve import RESERVE_SIZE
 
 
 def resolve(given: Layer, *, base: Path) -> MountSettings:
@@ -50,6 +51,8 @@ def resolve(given: Layer, *, base: Path) -> MountSettings:
         metrics_addr=default("metrics_addr", DEFAULT_METRICS_ADDR).text or None,
         log_file=path(log_file, base=base) if log_file else None,
         debug=boolean(default("debug", "false")),
+        budget=size(default("budget", "0")) or None,
+        reserve=size(default("reserve", str(RESERVE_SIZE))),
         prefer=choice(default("prefer", "newer"), ("newer", "store", "dir")),
     )
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dkfs.core.chunking import Chunking
+from dkfs.core.retention import Rules
 from dkfs.store.encoders import DEFAULT as DEFAULT_ENCODING
 from dkfs.store.encoders import EncodingPolicy
+from dkfs.store.reserve import RESERVE_SIZE
 
 Snapdir = Literal["hidden", "visible", "disabled"]
 Engine = Literal["auto", "pyfuse3"]
@@ -48,4 +50,7 @@ class MountSettings:
     metrics_addr: str | None = DEFAULT_METRICS_ADDR  # None: no metrics
     log_file: Path | None = None  # None: stderr
     debug: bool = False
+    budget: int | None = None  # bytes of the store above which versions are forgotten; None: never
+    reserve: int = RESERVE_SIZE  # bytes of the disk kept for when it is full
+    retention: Rules | None = None  # what is kept when versions are forgotten; None: not said
     prefer: Prefer = "newer"  # who wins at a mount when the state_dir and the store differ

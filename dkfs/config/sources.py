@@ -27,6 +27,8 @@ NAMES: Final = (
     "log_file",
     "allow_other",
     "read_only",
+    "budget",
+    "reserve",
 )
 TABLES: Final = ("retention",)  # of a configuration file, beside the settings
 _PATHS: Final = ("state_dir", "store", "log_file")

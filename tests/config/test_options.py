@@ -28,7 +28,7 @@ def test_every_class_of_option() -> None:
     line = (
         "ro,suid,dev,noexec,noatime,sync,dirsync,debug,default_permissions,nonempty,fsname=a b,subtype=dkfs,"
         "snapdir=visible,engine=pyfuse3,io=strict,capture_interval=2s,metrics_addr=,prefer=dir,log_file=/l,"
-        "hash_algo=sha256"
+        "hash_algo=sha256,budget=2G,reserve=0"
     )
 
     assert texts(line) == {
@@ -49,6 +49,8 @@ def test_every_class_of_option() -> None:
         "prefer": "dir",
         "log_file": "/l",
         "hash_algo": "sha256",
+        "budget": "2G",
+        "reserve": "0",
     }
 
 

@@ -49,6 +49,8 @@ def test_everything_that_can_be_said() -> None:
         log_file="/l",
         debug="true",
         prefer="dir",
+        budget="1G",
+        reserve="1M",
     ) == MountSettings(
         state_dir=Path("/s"),
         mountpoint=Path("/m"),
@@ -71,7 +73,14 @@ def test_everything_that_can_be_said() -> None:
         log_file=Path("/l"),
         debug=True,
         prefer="dir",
+        budget=1 << 30,
+        reserve=1 << 20,
     )
+
+
+def test_no_budget_is_none_at_all() -> None:
+    assert settings().budget is None
+    assert settings(budget="0").budget is None
 
 
 def test_the_source_of_the_mount_is_the_state_dir_as_it_was_written_if_absolute() -> None:
