@@ -168,8 +168,7 @@ class XdeltaEncoder:
         """See Encoder."""
         data, reference = contents.data, contents.reference
         plain = vcdiff.encode(data, len(reference), copies_by_content(data, reference))
-        if len(plain) > len(data) + _VCDIFF_EXCESS:
-            return None
+        assert len(plain) <= len(data) + _VCDIFF_EXCESS, "a copy saves more than it costs"
         compressed = compress(plain, contents.level)
         return b"\1" + compressed if len(compressed) < len(plain) else b"\0" + plain
 
@@ -257,9 +256,8 @@ def _is_for_bsdiff(
 ) -> bool:
     if whole_size * _REPETITIVE < len(data):
         return False  # it takes 0.5 s for 64 KiB that repeat every ten bytes
-    return (
-        best is not None or policy.library == "bsdiff"
-    )  # where zstd finds nothing alike, nothing is
+    # Where zstd finds nothing alike, bsdiff does not either.
+    return best is not None or policy.library == "bsdiff"
 
 
 def _vcdiff(payload: bytes, length: int) -> bytes:

@@ -201,6 +201,19 @@ def test_copies_by_position_of_very_different_contents_are_where_they_begin_and_
     assert copies == (Copy(0, 0, 50), Copy(len(one) - 70, len(one) - 70, 70))
 
 
+def test_copies_by_position_are_exact_for_a_limited_number_of_blocks() -> None:
+    unlike = b"x" * 40_000 + bytes(60) + b"x" * 40_000
+    data = unlike + bytes(10_000) + unlike + bytes(10_000)
+
+    copies = copies_by_position(data, bytes(len(data)))
+
+    assert copies == (
+        Copy(40_000, 40_000, 60),
+        Copy(80_060, 80_060, 10_000),
+        Copy(170_120, 170_120, 10_000),  # but not the 60 bytes from 130_060 on
+    )
+
+
 def test_copies_by_position_end_with_the_shorter_one() -> None:
     assert copies_by_position(bytes(100), bytes(50)) == (Copy(0, 0, 50),)
     assert copies_by_position(bytes(50), bytes(100)) == (Copy(0, 0, 50),)

@@ -80,6 +80,7 @@ def test_several_windows_are_joined() -> None:
         (window(4, (b"abc", b"\5", b"")), "ends too early"),
         (window(4, (b"abcde", b"\5", b"")), "sections that are longer"),
         (window(4, (b"abc", b"\4", b"")), "sections that are longer"),
+        (MAGIC + b"\0\x0b" + b"\4\0\4\1\0" + b"abcd" + b"\5" + b"!", "sections that are longer"),
         (window(4, (b"", b"\x14", b"\x10")), "copies from 16, need less than 16"),
         (window(4, (b"", b"\x24", b"\x11")), "copies from -1"),
         (window(4, (b"", b"\x14", b"\xff" * 9 + b"\0")), "longer than 63 bits"),

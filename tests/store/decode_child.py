@@ -72,6 +72,10 @@ def bombs() -> Iterator[tuple[int, bytes, bytes, int]]:
     yield BSDIFF, varint(1 << 40), b"", 1000
     yield EXTENTS, b"\0" + varint(1 << 40), b"", 1000
     yield EXTENTS, b"\0\1\0" + varint(1 << 40) + b"\0", bytes(100), 1000
+    most = (8 << 20) - 1  # a slice of all of the reference would be the reference
+    again = varint(0) + varint(most) + signed(-most)
+    copies = varint(0) + varint(most) + signed(0) + again * 99
+    yield EXTENTS, b"\0" + varint(100) + copies, bytes(8 << 20), 3200
     yield XDELTA, b"\0" + far, b"", 1000
     # Every window names all of the reference, which must not be copied each time.
     window = bytes.fromhex("01 84808000 00 05 00 00 00 00 00")

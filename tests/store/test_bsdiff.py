@@ -54,3 +54,10 @@ def test_a_byte_changed_everywhere_is_a_small_delta() -> None:
 def test_a_delta_that_cannot_be_is_corrupt(payload: bytes, message: str) -> None:
     with pytest.raises(CorruptError, match=message):
         bsdiff.decode(payload, REFERENCE, 4)
+
+
+def test_a_step_that_leaves_the_reference_is_corrupt_even_if_it_comes_back() -> None:
+    payload = b"\2\x0e\0" + signed(0) + b"\3\0" + signed(-3) + b"\0" + bytes(17)
+
+    with pytest.raises(CorruptError, match="step of 3 and 0 bytes"):
+        bsdiff.decode(payload, REFERENCE, 17)

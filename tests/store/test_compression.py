@@ -69,6 +69,17 @@ def test_a_frame_that_is_cut_is_corrupt() -> None:
             decompress(frame[:end], len(TEXT))
 
 
+def test_a_frame_whose_end_is_missing_is_corrupt_even_if_all_bytes_are_there() -> None:
+    compressor = zstd.ZstdCompressor()
+    compressor.set_pledged_input_size(len(TEXT))
+    frame = compressor.compress(TEXT, zstd.ZstdCompressor.FLUSH_BLOCK)
+    end = compressor.flush()
+
+    assert decompress(frame + end, len(TEXT)) == TEXT
+    with pytest.raises(CorruptError, match="not one whole frame"):
+        decompress(frame, len(TEXT))
+
+
 @given(alike())
 def test_a_frame_like_a_reference_makes_what_it_was_made_of(contents: tuple[bytes, bytes]) -> None:
     data, reference = contents

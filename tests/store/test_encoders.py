@@ -110,15 +110,19 @@ def test_a_higher_level_compresses_more() -> None:
     words = [random.Random(i).randbytes(i % 9 + 2) for i in range(3000)]
     rng = random.Random(5)
     data = b"".join(rng.choice(words) for _ in range(20_000))
-    low, high = (
-        ENCODERS["zstd"].encode(Contents(data, lambda: RANDOM, None, level=level))
-        for level in (1, 9)
-    )
 
-    assert low is not None
-    assert high is not None
-    assert len(high) < 0.95 * len(low)
-    assert decode_delta(PATCH, high, RANDOM, len(data)) == data
+    libraries: tuple[Library, ...] = ("extents", "zstd")
+
+    for library in libraries:
+        low, high = (
+            ENCODERS[library].encode(Contents(data, lambda: RANDOM, (), level=level))
+            for level in (1, 9)
+        )
+
+        assert low is not None
+        assert high is not None
+        assert len(high) < 0.95 * len(low)
+        assert decode_delta(CODES[library], high, RANDOM, len(data)) == data
 
 
 # ---- the choice
@@ -249,14 +253,38 @@ def test_a_larger_budget_finds_smaller_deltas() -> None:
     assert len(slow[1]) < 100
 
 
-@pytest.mark.parametrize("library", ["auto", "bsdiff"])
-def test_bsdiff_is_not_given_what_repeats_for_it_would_take_very_long(library: Library) -> None:
-    reference = b"test data " * 6500
-    data = reference + b"x"
+def test_what_was_tried_is_taken_off_the_budget() -> None:
+    data = b"inserted" * 10 + RANDOM
+    policy = EncodingPolicy(budget_s=0.0024)  # 0.15 ms: extents are to take 0.06, a patch 0.13
 
-    found = chosen(EncodingPolicy(library=library, budget_s=PATIENT), data, reference)
+    found = chosen(policy, data, RANDOM)
 
-    assert found is None or found[0] != BSDIFF
+    assert found is None or found[0] == EXTENTS
+    assert chosen(EncodingPolicy(library="zstd", budget_s=0.00015), data, RANDOM) is not None
+
+
+def test_bsdiff_is_not_given_what_repeats_for_it_would_take_very_long() -> None:
+    reference = b"test data " * 6500 + RANDOM[:1000]
+    data = RANDOM[:1000] + b"test data " * 6500
+
+    assert chosen(EncodingPolicy(library="bsdiff", budget_s=PATIENT), data, reference) is None
+
+
+def test_bsdiff_is_not_given_long_references_for_it_would_take_much_memory() -> None:
+    assert ENCODERS["bsdiff"].encode(Contents(b"x", lambda: bytes(5 << 20), None)) is None
+
+
+def test_bsdiff_is_not_tried_where_it_is_known_what_was_written() -> None:
+    data = bytes((byte + 1) % 256 for byte in RANDOM[:800]) + RANDOM[800:4000]
+
+    sizes = [
+        len(found[1])
+        for copies in (None, (Copy(800, 800, 3200),))
+        if (found := chosen(DEFAULT, data, RANDOM[:4000], copies))
+    ]
+
+    assert sizes[0] < 100
+    assert sizes[1] > 800
 
 
 def test_the_reference_is_fetched_once() -> None:
