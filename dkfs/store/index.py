@@ -24,7 +24,7 @@ OLD_TABLES: Final = ("meta", "log", "nodes", "names", "blobs", "tags", "moves") 
 TABLES: Final = (*OLD_TABLES, "segments")
 
 _MAP_SIZES: Final = tuple(1 << bits for bits in (38, 36, 34, 32, 30))  # bytes; address space only
-_MAX_READERS: Final = 1024
+_MAX_READERS: Final = 126  # as LMDB has it; its table takes 64 bytes for each
 
 # The meta pages 0 and 1 of LMDB 0.9 on 64 bits: magic, version, page size; then last page and transaction.
 _MAGIC: Final = 0xBEEFC0DE
