@@ -114,7 +114,7 @@ class TreeChecker:
         except CorruptError:
             raise _KnownError from None  # its row is a damage of its own
         if location is None:
-            self._add(f"blob {blob.hex()} is not in the store", blob, length)
+            self._add_unreadable(f"blob {blob.hex()} is not in the store", blob, length)
             raise _KnownError
         return location.length
 
@@ -125,8 +125,12 @@ class TreeChecker:
                 raise _KnownError
             return self._reader.blob(blob)
         except (CorruptError, StoreError) as exc:
-            self._add(str(exc), blob)
+            self._add_unreadable(str(exc), blob)
             raise _KnownError from None
 
-    def _add(self, message: str, blob: BlobId, length: int = 0) -> None:
+    def _add(self, message: str, blob: BlobId) -> None:
+        """Note that *blob* is sound, and not what it should be."""
+        self._notes.add(message, *self._at, blob)
+
+    def _add_unreadable(self, message: str, blob: BlobId, length: int = 0) -> None:
         self._notes.add(message, *self._at, blob, kind=DamageKind.BLOB, length=length)

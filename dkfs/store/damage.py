@@ -35,6 +35,16 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that a repair did, or would do, or could not do."""
+
+    what: str
+    how: str
+    is_done: bool = True  # False: it stays damaged, or is lost
+    blob: BlobId | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Notes:
     """The damages that were found and not yet told."""
 

@@ -14,7 +14,7 @@ from dkfs.store.journals import unpack_journal
 from dkfs.store.reader import Reader
 from dkfs.store.rows import OLD_FORMAT
 from dkfs.store.salvage import Record, Salvage
-from dkfs.store.segments import HEADER_SIZE, Tail, list_segments, segment_path
+from dkfs.store.segments import HEADER_SIZE, Tail, check_header, list_segments, segment_path
 
 ADVICE = "`dkfs check --repair` comes first"
 
@@ -45,7 +45,7 @@ def check_counters(reader: Reader) -> None:
         raise CorruptError(f"index: the end of the segments is not known: {ADVICE}")
 
 
-def check_age(reader: Reader, directory: Path, sizes: dict[int, int]) -> None:
+def check_age(reader: Reader, directory: Path, uuid: bytes, sizes: dict[int, int]) -> None:
     """Raise CorruptError if the segments hold transactions that were committed and that *reader* does not know.
 
     *sizes* is what the segments measured before the view began. One transaction behind the end is what a crash leaves:
@@ -64,7 +64,8 @@ def check_age(reader: Reader, directory: Path, sizes: dict[int, int]) -> None:
     for number in (tail.segment, *sorted(behind)):
         if number in sizes and (number == tail.segment or number not in known):
             start = tail.length if number == tail.segment else HEADER_SIZE
-            _expect_no_later(directory, number, start, sizes[number], tail)
+            if _belongs(directory, number, uuid):
+                _expect_no_later(directory, number, start, sizes[number], tail)
 
 
 def _expect_no_later(directory: Path, number: int, start: int, end: int, tail: Tail) -> None:
@@ -81,6 +82,14 @@ def _expect_no_later(directory: Path, number: int, start: int, end: int, tail: T
                     f"index of store {directory.parent} is of transaction {tail.txn}, older than"
                     f" segment {number}, which holds transaction {part.txn}: {ADVICE}"
                 )
+
+
+def _belongs(directory: Path, number: int, uuid: bytes) -> bool:
+    try:
+        check_header(segment_path(directory, number), number, uuid)
+    except CorruptError:
+        return False
+    return True
 
 
 def _is_no_journal(record: Record) -> bool:

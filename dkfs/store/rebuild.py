@@ -6,6 +6,7 @@ there is kept under another name. A kill at any moment leaves the one or the oth
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ import lmdb
 
 from dkfs.core.location import (
     DELTAS,
+    LOST,
     PLAIN,
     ZSTD,
     BlobLocation,
@@ -54,6 +56,7 @@ from dkfs.store.segments import SEGMENTS_NAME, sync_directory
 REBUILT_NAME: Final = f"{INDEX_NAME}.rebuilt"
 _BATCH: Final = 20_000  # rows of one transaction
 _DEPTH_LIMIT: Final = 255  # deltas; what a row has room for
+NONE_LOST: Final[Mapping[BlobId, int]] = {}
 _ALGORITHMS: Final = ("blake3", "sha256")
 
 
@@ -64,12 +67,13 @@ class Rebuilt:
     versions: int
     blobs: int
     transactions: int  # that were put together
+    last: int  # the newest of them
     unused: tuple[int, ...]  # transactions that are there, but not those before them
     problems: tuple[str, ...]  # damage that was passed over
 
 
-class _Rows:
-    """Rows on their way into a new index, in transactions of a bounded size."""
+class Rows:
+    """Rows on their way into an index that nobody else has open, in transactions of a bounded size."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -100,6 +104,21 @@ class _Rows:
             raise index_error(exc) from exc
         return None if value is None else unseal(table, key, value)
 
+    def has(self, table: str, key: bytes) -> bool:
+        """Return whether there is a row, sound or not; raises StoreError."""
+        try:
+            return self._txn.get(key, db=self._index.tables[table]) is not None
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
+    def last_key(self, table: str) -> bytes:
+        """Return the greatest key of *table*, nothing if it is empty; raises StoreError."""
+        try:
+            cursor = self._txn.cursor(db=self._index.tables[table])
+            return cursor.key() if cursor.last() else b""
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
+
     def count(self, table: str) -> int:
         """Return how many rows *table* has."""
         return int(self._txn.stat(self._index.tables[table])["entries"])
@@ -120,26 +139,39 @@ class _Rows:
             self._count = 0
 
 
-def rebuild(store: Path, target: Path, *, on_progress: OnProgress) -> Rebuilt:
-    """Make an index at *target* of what the segments of *store* tell; raises StoreError, CorruptError."""
+def rebuild(
+    store: Path,
+    target: Path,
+    *,
+    lost: Mapping[BlobId, int] = NONE_LOST,
+    on_progress: OnProgress,
+) -> Rebuilt:
+    """Make an index at *target* of what the segments of *store* tell; raises StoreError, CorruptError.
+
+    *lost* are blobs that were given up, with their lengths: they are so again, unless they are found.
+    """
     findings = find(store / SEGMENTS_NAME)
     algorithm: str | None = None
     create_index(target, {FORMAT_KEY: FORMAT.to_bytes(4, "big")})
     index = open_index(target, writable=True)
     try:
-        rows = _Rows(index)
+        rows = Rows(index)
         deltas: dict[BlobId, _Delta] = {}
         for record in findings.records(on_progress):
             algorithm = algorithm or _algorithm(record)
             _put_blob(rows, deltas, record)
-        lost = _put_deltas(rows, deltas)
+        adrift = _put_deltas(rows, deltas)
+        for blob, length in lost.items():
+            if rows.get("blobs", blob) is None:
+                rows.put("blobs", blob, encode_blob_location(BlobLocation(0, 0, 0, length, LOST)))
         transactions, unused = _put_journals(rows, findings, on_progress)
         _put_meta(rows, findings, algorithm, last=max([*unused, transactions[-1]]))
         versions, blobs = rows.count("log"), rows.count("blobs")
         rows.finish()
     finally:
         close_index(index)
-    return Rebuilt(versions, blobs, len(transactions), unused, (*findings.problems, *lost))
+    problems = (*findings.problems, *adrift)
+    return Rebuilt(versions, blobs, len(transactions), transactions[-1], unused, problems)
 
 
 def replace_index(store: Path) -> Path | None:
@@ -181,7 +213,7 @@ class _Delta:
     bases: tuple[BlobId, ...]
 
 
-def _put_blob(rows: _Rows, deltas: dict[BlobId, _Delta], record: Record) -> None:
+def _put_blob(rows: Rows, deltas: dict[BlobId, _Delta], record: Record) -> None:
     """Put where a blob is. Of several places the last counts, but a whole copy before a difference."""
     at = BlobLocation(
         record.segment, record.offset, record.stored_length, record.length, record.encoding
@@ -194,7 +226,7 @@ def _put_blob(rows: _Rows, deltas: dict[BlobId, _Delta], record: Record) -> None
             deltas[record.blob] = _Delta(at, split_delta(record.stored)[0])
 
 
-def _put_deltas(rows: _Rows, deltas: dict[BlobId, _Delta]) -> list[str]:
+def _put_deltas(rows: Rows, deltas: dict[BlobId, _Delta]) -> list[str]:
     """Put the differences, each after its bases; return what cannot be restored, because a base is missing."""
     waiting = deltas
     while waiting:
@@ -216,7 +248,7 @@ def _put_deltas(rows: _Rows, deltas: dict[BlobId, _Delta]) -> list[str]:
 
 
 def _put_journals(
-    rows: _Rows, findings: Findings, on_progress: OnProgress
+    rows: Rows, findings: Findings, on_progress: OnProgress
 ) -> tuple[list[int], tuple[int, ...]]:
     """Put what the transactions did; return those, and the ones that cannot be used because others are lost."""
     start = findings.newest_checkpoint()
@@ -239,7 +271,7 @@ def _put_journals(
     return used, tuple(sorted(number for number in complete if number > used[-1]))
 
 
-def _put_meta(rows: _Rows, findings: Findings, algorithm: str | None, *, last: int) -> None:
+def _put_meta(rows: Rows, findings: Findings, algorithm: str | None, *, last: int) -> None:
     """Put the rows that no journal has. What comes next goes to a new segment."""
     rows.put("meta", UUID_KEY, findings.uuid)
     if rows.get("meta", HASH_KEY) is None:

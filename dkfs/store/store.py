@@ -83,7 +83,7 @@ class Store:
         self._write_side: WriteSide | None = None
         sizes = measure_segments(self.segments)  # before the view begins: it knows of no less
         with self.read() as reader:
-            check_age(reader, self.segments, sizes)
+            check_age(reader, self.segments, self.uuid.bytes, sizes)
             if lock is None:
                 return
             check_counters(reader)
