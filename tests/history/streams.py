@@ -5,9 +5,9 @@ from pathlib import Path
 
 from dkfs.history.stream_in import Received
 from dkfs.history.stream_io import read_stream, write_stream
-from dkfs.history.stream_origin import token_of
+from dkfs.history.stream_origin import EMPTY, token_of
 from dkfs.history.stream_out import Sender, start_of
-from dkfs.history.stream_store import receive
+from dkfs.history.stream_store import is_absent, receive
 from dkfs.model.ids import Seq
 from dkfs.store import Store
 from dkfs.store.check import check
@@ -26,8 +26,10 @@ def send(source: Store, start: int = 0, end: int | None = None) -> bytes:
 
 def send_on(source: Store, target: Path) -> bytes:
     """Return the stream of all that the replica *target* lacks."""
-    with Store.open(target, writable=False) as store, store.read() as reader:
-        token = token_of(store, reader)
+    token = EMPTY
+    if not is_absent(target):
+        with Store.open(target, writable=False) as store, store.read() as reader:
+            token = token_of(store, reader)
     with source.read() as reader:
         start = start_of(source, reader, token)
     return send(source, start)
