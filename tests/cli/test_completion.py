@@ -56,7 +56,7 @@ def test_bash_completes_commands_options_and_values(
     assert bash_completes(script, "dkfs --json r", store) == sorted(
         name for name in COMMANDS if name.startswith("r")
     )
-    assert bash_completes(script, "dkfs -C status st", store) == ["status"]
+    assert bash_completes(script, "dkfs -C status statu", store) == ["status"]
     assert bash_completes(script, "dkfs log --s", store) == ["--since", "--store"]
     assert bash_completes(script, "dkfs completion ", store) == ["bash", "fish", "zsh"]
     assert bash_completes(script, "dkfs restore latest --target f", store) == ["folder"]
