@@ -14,6 +14,7 @@ from dkfs.config.settings import MountSettings
 from dkfs.daemon.control import Message
 from dkfs.daemon.forgetting import Forgetting
 from dkfs.daemon.listener import Say
+from dkfs.daemon.maintenance import Maintenance
 from dkfs.errors import StoreError, UsageError
 from dkfs.fuse import connection
 from dkfs.fuse.invalidate import invalidate
@@ -24,6 +25,7 @@ from dkfs.model.operation import NOBODY
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.rollback import Rolled
 from dkfs.store import Reader
+from dkfs.store.reserve import Reserve
 
 OTHERS_S = 1.0  # that a mount, unmounted here, may take to end
 
@@ -59,11 +61,15 @@ class Commands:
             "release": self._release,
             "stop": self._stop_mount,
         }
-        forgetting = Forgetting(fs.store)
+        reserve = Reserve(fs.store.path, settings.reserve)
+        reserve.take()
+        self.maintenance = Maintenance(fs.store, reserve)
+        forgetting = Forgetting(fs.store, self.maintenance)
         # Those that take long: they say how far they are.
         self._lasting: dict[str, Callable[[Message, Say], Awaitable[Message]]] = {
             "forget": forgetting.versions,
             "forget-contents": forgetting.contents,
+            "gc": self.maintenance.gc,
         }
 
     async def answer(self, request: Message, say: Say) -> None:
@@ -153,13 +159,15 @@ class Commands:
             raise UsageError('control request: "paths" is not a list')
         await self._flush(request)
         chosen = tuple(base64.b64decode(str(path)) for path in paths)
-        return await self._roll(rollback(self._version(request), chosen), request)
+        async with self.maintenance.paused():  # what it goes to must not be forgotten meanwhile
+            return await self._roll(rollback(self._version(request), chosen), request)
 
     async def _take_back(self, find: Callable[[Reader], Move], request: Message) -> Message:
-        with self._fs.store.read() as reader:
-            move = find(reader)
-        await self._flush(request)
-        return await self._roll(move, request)
+        async with self.maintenance.paused():
+            with self._fs.store.read() as reader:
+                move = find(reader)
+            await self._flush(request)
+            return await self._roll(move, request)
 
     async def _roll(self, move: Move, request: Message) -> Message:
         rolled = self._fs.rollback.roll_back(move, NOBODY, dry_run=request.get("dry_run") is True)

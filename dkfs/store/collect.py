@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,14 +109,19 @@ class Collection:
         pace: Pace,
         say: Progress,
         at: Callable[[str], None] = lambda _: None,
+        exclusive: AbstractContextManager[object] | None = None,
     ) -> None:
-        """Collect *store* with the help of *surveyor*; *at* hears of every step that was taken."""
+        """Collect *store* with the help of *surveyor*.
+
+        *at* hears of every step that was taken; *exclusive* is entered for each transaction.
+        """
         self._store = store
         self._surveyor = surveyor
         self._reserve = reserve
         self._pace = pace
         self._say = say
         self._at = at
+        self._exclusive = nullcontext() if exclusive is None else exclusive
         self._kept = Kept()
         self._number = 0  # of the next segment to be made, 0: it has none yet
         self._seen = Seq(0)  # everything up to this version is marked
@@ -245,7 +251,7 @@ class Collection:
         """Do *work* in a transaction of its own, with the reserve if it must be."""
 
         def transaction() -> T:
-            with self._store.sweep() as sweep:
+            with self._exclusive, self._store.sweep() as sweep:
                 return work(sweep)
 
         started = time.monotonic()

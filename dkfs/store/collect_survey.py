@@ -83,9 +83,11 @@ class Survey:
         """
         with self._store.read() as reader:
             self._last = reader.last
-            self._say("looking", 0, 0)
+            blobs = reader.count("blobs")
             rows = {table: Packed() for table in TABLES}
-            marker = self._marker = Marker(BlobTable(reader))
+            marker = self._marker = Marker(
+                BlobTable(reader, lambda done: self._say("looking", done, blobs))
+            )
             marker.mark(reader, self._states(reader, is_dropped, rows["nodes"]))
             share = rows["nodes"].rows / max(reader.count("nodes"), 1)
             uses = list(_uses(reader, marker.table))
@@ -141,7 +143,8 @@ class Survey:
         """
         self._number = number
         with self._store.read() as reader:
-            rows = list(islice(_rows_in(reader, frozenset(segments)), _COPY_MOST))
+            found = _rows_in(reader, frozenset(segments), lambda: self._say("copying", 0, 0))
+            rows = list(islice(found, _COPY_MOST))
             journals = [
                 (source, row)
                 for source in segments
@@ -270,9 +273,13 @@ def _packed_index(
     return packed_bytes(rows.values())
 
 
-def _rows_in(reader: Reader, segments: frozenset[int]) -> Iterator[_PlacedRow]:
+def _rows_in(
+    reader: Reader, segments: frozenset[int], say: Callable[[], None]
+) -> Iterator[_PlacedRow]:
     """Yield every row that leads into *segments*, in order of the keys."""
-    for key, value in reader.rows("blobs"):
+    for done, (key, value) in enumerate(reader.rows("blobs")):
+        if done % _TELL_EVERY == 0:
+            say()
         # Only the segment is looked at first: most rows are of others, and there may be millions.
         if value[0] == 2 and read_varint(value, 2)[0] not in segments:
             continue

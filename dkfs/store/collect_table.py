@@ -6,7 +6,7 @@ pair in 2^65 / n^2 stores of n blobs) are marked together: a collection may keep
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from dkfs.core import location as locations
@@ -22,6 +22,7 @@ DELTA: Final = 4  # it is stored as a difference to others
 LOST: Final = 8  # it is nowhere: a repair gave it up
 
 _PREFIX: Final = 8  # bytes of an id
+_TELL_EVERY: Final = 16384  # rows
 
 
 class Row(NamedTuple):
@@ -34,14 +35,16 @@ class Row(NamedTuple):
 class BlobTable:
     """The blobs of one view, by number: 25 bytes each."""
 
-    def __init__(self, reader: Reader) -> None:
-        """Read the table; raises CorruptError, StoreError."""
+    def __init__(self, reader: Reader, say: Callable[[int], None]) -> None:
+        """Read the table; *say* hears how many rows were read. Raises CorruptError, StoreError."""
         self._prefixes = array("Q")
         self.segments = array("I")  # 0: it is lost
         self.offsets = array("Q")
         self.sizes = array("I")  # bytes of the record, with its header
         self.marks = bytearray()
-        for key, value in reader.rows("blobs"):
+        for done, (key, value) in enumerate(reader.rows("blobs")):
+            if done % _TELL_EVERY == 0:
+                say(done)
             location = decode_blob_location(unseal("blobs", key, value))
             is_lost = location.encoding == locations.LOST
             self._prefixes.append(_prefix(key))

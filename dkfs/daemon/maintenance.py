@@ -1,0 +1,182 @@
+"""Maintenance under a live mount: collecting, and forgetting to stay below a budget.
+
+Reading is done by another process, writing by a thread in slices so short that the mount goes on answering.  There is
+one maintenance at a time.  It ends at once when the mount does, or when who asked for it goes away; what is left is
+for the next one.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import trio
+
+from dkfs.daemon.control import Message
+from dkfs.daemon.listener import Say
+from dkfs.daemon.surveying import RemoteSurvey
+from dkfs.errors import StoreBusyError, UsageError
+from dkfs.history import forget as forgetting
+from dkfs.store import Store
+from dkfs.store.collect import Collection, Pace, Report
+from dkfs.store.collect_plan import MAX_UNUSED
+from dkfs.store.collect_survey import Findings
+from dkfs.store.reserve import Reserve
+
+# A transaction keeps the recorder waiting, and its Python keeps requests waiting for the interpreter.
+_SLICE_S: Final = 0.001
+_REST: Final = 3  # times as long as a slice took
+_REST_LEAST_S: Final = 0.005
+_TELL_S: Final = 0.2
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Totals:
+    """What maintenance did since the mount began; for metrics."""
+
+    runs: int = 0
+    failures: int = 0
+    freed_bytes: int = 0
+    findings: Findings | None = None  # the newest
+
+
+class Maintenance:
+    """Keeps one store small while it is being written."""
+
+    def __init__(self, store: Store, reserve: Reserve) -> None:
+        self.totals = Totals()
+        self.slices = threading.Lock()  # held by whoever changes what exists: a slice, a rollback
+        self._store = store
+        self._reserve = reserve
+        self._doing = ""
+        self._busy = trio.Lock()
+
+    @asynccontextmanager
+    async def alone(self, doing: str) -> AsyncIterator[None]:
+        """For the length of the block nobody else maintains the store; raises StoreBusyError."""
+        try:
+            self._busy.acquire_nowait()
+        except trio.WouldBlock:
+            raise StoreBusyError(
+                f"{self._doing} of store {self._store.path} is under way, expected none"
+            ) from None
+        self._doing = doing
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """For the length of the block no slice of a maintenance runs."""
+        await trio.to_thread.run_sync(self.slices.acquire)
+        try:
+            yield
+        finally:
+            self.slices.release()
+
+    async def forget(self, work: Callable[[forgetting.Pace], T], say: Say) -> T:
+        """Do *work*, which forgets versions or contents at the pace that it is given."""
+        async with self.alone("forgetting"):
+            return await trio.to_thread.run_sync(self.forget_slowly, work, Rest(say))
+
+    def forget_slowly(self, work: Callable[[forgetting.Pace], T], rest: "Rest") -> T:
+        """Do *work* in this thread, one of trio's; who calls it is alone()."""
+        with self.slices, self._reserve.spending():
+            return self._reserve.attempt(lambda: work(rest.within(self.slices)))
+
+    async def gc(self, request: Message, say: Say) -> Message:
+        """Collect; the command of this name."""
+        max_unused = request.get("max_unused", MAX_UNUSED)
+        if not isinstance(max_unused, int | float) or not 0 <= max_unused <= 1:
+            raise UsageError('control request: "max_unused" is not a number from 0 to 1')
+        async with self.alone("a collection"):
+            return described(await self.collect(Rest(say), max_unused=max_unused))
+
+    async def collect(self, rest: "Rest", *, max_unused: float) -> Report:
+        """Collect; who calls it is alone()."""
+        self.totals.runs += 1
+        try:
+            report = await trio.to_thread.run_sync(self._collect, rest, max_unused)
+        except BaseException:
+            self.totals.failures += 1
+            raise
+        self.totals.freed_bytes += max(report.freed, 0)
+        self.totals.findings = report.findings
+        return report
+
+    def _collect(self, rest: "Rest", max_unused: float) -> Report:
+        limit = self._store.segment_limit
+        with RemoteSurvey(self._store.path, limit=limit, say=rest.say) as survey:
+            return Collection(
+                self._store,
+                survey,
+                reserve=self._reserve,
+                pace=Pace(slice_s=_SLICE_S, pause=rest.pause),
+                say=rest.say,
+                exclusive=self.slices,
+            ).run(max_unused=max_unused)
+
+
+class Rest:
+    """What happens between two slices, in the thread that works: others go on, and who asked hears how far it is."""
+
+    def __init__(self, say: Say | None = None) -> None:
+        self._say = say
+        self._told = self._rested = time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """Rest from a slice that took so long."""
+        trio.from_thread.check_cancelled()  # the mount ends: what is left is for another time
+        time.sleep(max(_REST_LEAST_S, _REST * seconds))
+
+    def say(self, what: str, done: int, total: int) -> None:
+        """Tell how far *what* is, if that was not told just now."""
+        trio.from_thread.check_cancelled()
+        now = time.monotonic()
+        if self._say is not None and now - self._told > _TELL_S:
+            self._told = now
+            line: Message = {
+                "message_type": "progress",
+                "what": what,
+                "done": done,
+                "total": total,
+            }
+            # Raises if nobody listens any more: who asked has given up.
+            trio.from_thread.run(self._say, line)
+
+    def within(self, slices: threading.Lock) -> forgetting.Pace:
+        """Return the pace of forgetting that lets go of *slices* between two transactions."""
+
+        def pause(progress: forgetting.Progress) -> None:
+            slices.release()
+            try:
+                self.say("forgetting", progress.forgotten, progress.total)
+                self.pause(time.monotonic() - self._rested)
+            finally:
+                slices.acquire()
+                self._rested = time.monotonic()
+
+        self._rested = time.monotonic()
+        return forgetting.Pace(_SLICE_S, pause)
+
+
+def described(report: Report) -> Message:
+    """Return what *report* says, for the control socket."""
+    findings = report.findings
+    return {
+        "dead_blobs": report.dead_blobs,
+        "blobs": findings.blobs - report.dead_blobs,
+        "planned": findings.plan.freed,
+        "freed": report.freed,
+        "pending": report.pending,
+        "skipped": list(report.skipped),
+        "seconds": round(report.seconds, 3),
+    }
