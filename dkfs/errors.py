@@ -85,3 +85,7 @@ class MountError(DkfsError):
 
     errno = errno.EIO
     exit_status = 1
+
+
+class NotMountedError(MountError):
+    """No daemon serves the store."""

@@ -1,6 +1,6 @@
 """Print what can complete a word; called by the completion scripts.
 
-    dkfs __complete versions|tags|topics WORD
+    dkfs __complete versions|tags|holds|topics WORD
 
 exit status:
   0 ok, also if there is nothing
@@ -22,7 +22,8 @@ from dkfs.model.node import Kind
 def add_parser() -> Parser:
     """Return the command's parser."""
     parser = new_parser("__complete", __doc__)
-    parser.add_argument("kind", choices=("versions", "tags", "topics"), metavar="KIND", help="what")
+    kinds = ("versions", "tags", "holds", "topics")
+    parser.add_argument("kind", choices=kinds, metavar="KIND", help="what")
     parser.add_argument("word", metavar="WORD", help="its beginning")
     return parser
 
@@ -35,13 +36,19 @@ def run(args: argparse.Namespace) -> int:
         return 0
     try:
         with reading(args) as view:
-            found = _tags(view) if args.kind == "tags" else _versions(view, args.word)
-            for word in found:
+            for word in _found(view, args.kind, args.word):
                 if word.startswith(args.word) and word.isprintable():
                     print(word)
     except DkfsError:
         return 0  # no store, no such version: nothing to offer, and nowhere to say so
     return 0
+
+
+def _found(view: Reading, kind: str, word: str) -> Iterator[str]:
+    if kind == "versions":
+        return _versions(view, word)
+    # A hold is no tag to those who remove names.
+    return (tag.name for tag in view.reader.tags() if tag.is_hold is (kind == "holds"))
 
 
 def _tags(view: Reading) -> Iterator[str]:

@@ -28,6 +28,11 @@ COMMANDS: Final = {
     "cat": "print a file as it was",
     "diff": "show what differs between two versions",
     "tag": "name a version",
+    "hold": "keep a version from being forgotten",
+    "release": "end a hold",
+    "forget": "forget the versions that a policy does not keep",
+    "gc": "give back to the disk what nothing needs any more",
+    "prune": "forget by a policy, and gc",
     "restore": "copy a version out into a directory",
     "dump": "write a version as a tar or zip archive",
     "send": "write history as a stream, for another store",
@@ -46,6 +51,7 @@ HIDDEN: Final = {
     "umount.fuse.dkfs": "umount_helper",
     "umount-helper": "umount_helper",
     "__complete": "complete",
+    "__survey": "survey",
 }
 EXIT_STATUS: Final = """exit status:
   0 ok, 1 failed, 2 usage, 3 not found, 4 store trouble, 5 damage found, 130 interrupted"""

@@ -10,6 +10,7 @@ from dkfs.cli.parser import Parser
 # What stands for a value in the help says how it is completed.
 _DIRECTORIES: Final = frozenset({"DIR", "MOUNTPOINT", "STATE_DIR [MOUNTPOINT]"})
 _FILES: Final = frozenset({"FILE", "PATH", "COMMAND"})
+_NAMES: Final = {"tag": "tags", "forget": "tags", "release": "holds"}  # what NAME is of
 _VERSIONS: Final = frozenset({"VERSION", "WHEN", "A[..B]", "VERSION[:PATH]", "VERSION:PATH"})
 
 
@@ -60,8 +61,8 @@ def _value(action: argparse.Action, command: str) -> Value:
     metavar = str(action.metavar)
     if action.choices:
         return Value("words", tuple(map(str, action.choices)))
-    if metavar == "NAME" and command == "tag":
-        return Value("tags")
+    if metavar == "NAME" and command in _NAMES:
+        return Value(_NAMES[command])
     for kind, metavars in (
         ("directories", _DIRECTORIES),
         ("files", _FILES),

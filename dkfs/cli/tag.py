@@ -1,24 +1,26 @@
 """Name a version, or show or remove names.
 
     dkfs tag NAME [VERSION] [-n]     name VERSION, by default the present state
-    dkfs tag [--list]                show all tags
+    dkfs tag [--list]                show all tags and holds
     dkfs tag --delete NAME [-n]      remove a name; the version stays
 
-Making and removing tags needs the directory to be mounted; showing them does not.
+A tag does not keep its version from being forgotten: `dkfs hold` does, and `dkfs forget --keep-tag NAME` if it is said.
 
 exit status:
-  0 ok, 1 the name is taken or the daemon could not, 2 usage, 3 no such version or tag, 4 store trouble
+  0 ok, 1 the name is taken, or is a hold, or the daemon could not, 2 usage, 3 no such version or tag, 4 store trouble
 """
 
 import argparse
+import time
 
-from dkfs.cli.asking import ask, number, settled_version
+from dkfs.cli.changing import make_tag, remove_tag, say
 from dkfs.cli.location import find
 from dkfs.cli.output import aligned, emit, local_time, printable, utc_time
 from dkfs.cli.parser import Parser, add_dry_run, new_parser
 from dkfs.cli.reading import reading
-from dkfs.errors import ExistsError, NotFoundError, UsageError
-from dkfs.history.versions import check_tag_name
+from dkfs.errors import UsageError
+from dkfs.history.forget import is_live_hold
+from dkfs.model.operation import Tag
 
 
 def add_parser() -> Parser:
@@ -38,57 +40,55 @@ def run(args: argparse.Namespace) -> int:
     if "name" not in args or "list" in args:
         if "name" in args or "delete" in args:
             raise UsageError("tag: expected NAME with --delete, and none with --list")
-        return _list(args)
+        show(args, only_holds=False)
+        return 0
     if "delete" in args:
         if "version" in args:
             raise UsageError("tag --delete: expected NAME and nothing else")
-        return _delete(args)
-    return _make(args)
+        version = remove_tag(args, find(args).store)
+        say(args, "untag", "removed tag {name}", "would remove tag {name}", version)
+    else:
+        version = make_tag(args, find(args).store)
+        say(
+            args,
+            "tag",
+            "named version {version} {name}",
+            "would name version {version} {name}",
+            version,
+        )
+    return 0
 
 
-def _list(args: argparse.Namespace) -> int:
+def show(args: argparse.Namespace, *, only_holds: bool) -> None:
+    """Print the tags and holds."""
     with reading(args) as view:
-        tags = list(view.reader.tags())
+        tags = [tag for tag in view.reader.tags() if tag.is_hold or not only_holds]
     if "json" in args:
         for tag in tags:
-            emit("tag", name=tag.name, version=tag.seq, time=utc_time(tag.time_ns))
+            emit("tag", _json(tag))
     elif tags:
-        rows = [(printable(tag.name), str(tag.seq), local_time(tag.time_ns)) for tag in tags]
+        rows = [
+            (printable(tag.name), str(tag.seq), local_time(tag.time_ns), _hold(tag)) for tag in tags
+        ]
         print("\n".join(aligned(rows, right=(1,))))
-    return 0
 
 
-def _make(args: argparse.Namespace) -> int:
-    check_tag_name(args.name)
-    location = find(args)
-    if "dry_run" in args:
-        version = settled_version(location, getattr(args, "version", "latest"))
-        with reading(args) as view:
-            if view.reader.tag(args.name) is not None:
-                raise ExistsError(f"tag {args.name} exists already")
-    elif "version" in args:
-        version = settled_version(location, args.version)
-        ask(location.store, "tag", name=args.name, version=str(version))
-    else:
-        version = number(ask(location.store, "tag", name=args.name), "seq")
-    if "json" in args:
-        emit("tag", name=args.name, version=version, dry_run="dry_run" in args)
-    else:
-        verb = "would name" if "dry_run" in args else "named"
-        print(f"{verb} version {version} {printable(args.name)}")
-    return 0
+def _hold(tag: Tag) -> str:
+    if not tag.is_hold:
+        return ""
+    if tag.expires_ns is None:
+        return "hold"
+    expired = "" if is_live_hold(tag, time.time_ns()) else ", expired"
+    return f"hold until {local_time(tag.expires_ns)}{expired}"
 
 
-def _delete(args: argparse.Namespace) -> int:
-    location = find(args)
-    if "dry_run" in args:
-        with reading(args) as view:
-            if view.reader.tag(args.name) is None:
-                raise NotFoundError(f"there is no tag {printable(args.name)}")
-    else:
-        ask(location.store, "untag", name=args.name)
-    if "json" in args:
-        emit("untag", name=args.name, dry_run="dry_run" in args)
-    else:
-        print(f"{'would remove' if 'dry_run' in args else 'removed'} tag {printable(args.name)}")
-    return 0
+def _json(tag: Tag) -> dict[str, object]:
+    members: dict[str, object] = {
+        "name": tag.name,
+        "version": tag.seq,
+        "time": utc_time(tag.time_ns),
+        "hold": tag.is_hold,
+    }
+    if tag.expires_ns is not None:
+        members["expires"] = utc_time(tag.expires_ns)
+    return members

@@ -23,7 +23,7 @@ from dkfs.config.values import Given
 from dkfs.core.durations import Duration
 from dkfs.core.durations import parse as parse_duration
 from dkfs.core.patterns import Pattern
-from dkfs.core.retention import PathRule, Period, Policy, Rules, parse_count
+from dkfs.core.retention import UNLIMITED, PathRule, Period, Policy, Rules, parse_count
 from dkfs.errors import UsageError
 
 TABLE: Final = "retention"
@@ -66,10 +66,17 @@ def keys_in_file(file: Path) -> tuple[GivenKeys, tuple[PathRule, ...]]:
     return _keys(rest, f"{TABLE} in {file}"), paths
 
 
+def rules_of(given: GivenKeys, paths: tuple[PathRule, ...]) -> Rules:
+    """Return the rules of *given* and *paths*; where only paths have any, all versions are kept. Raises UsageError."""
+    if paths and not given:
+        return Rules(Policy({Period.LAST: UNLIMITED}), paths)
+    return Rules(policy_of(given), paths)
+
+
 def rules_in_file(file: Path) -> Rules | None:
     """Return what the table [retention] of *file* says, None if there is none; raises UsageError."""
     given, paths = keys_in_file(file)
-    return Rules(policy_of(given), paths) if given or paths else None
+    return rules_of(given, paths) if given or paths else None
 
 
 def _path_rule(table: object, where: str) -> PathRule:

@@ -19,7 +19,8 @@ EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
 
 _DAY_S = 86_400
 _TERM = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>min|[ymwdhs])", re.ASCII)
-_BEFORE_ALL_NS = -(1 << 80)  # earlier than any time that is recorded
+_NEVER_NS = 1 << 80  # later than any time that is recorded, and before 1970 earlier
+_LAST_DAY = datetime.date.max.toordinal()
 
 Zone = Callable[
     [int], int
@@ -52,14 +53,21 @@ class Duration:
 
     def before(self, time_ns: int, zone: Zone = utc) -> int:
         """Return the instant that is this long before *time_ns*, months and days by the calendar of *zone*."""
-        moved_ns = time_ns - self.seconds * NS_PER_S
+        return self._moved(time_ns, -1, zone)
+
+    def after(self, time_ns: int, zone: Zone = utc) -> int:
+        """Return the instant that is this long after *time_ns*; see before()."""
+        return self._moved(time_ns, 1, zone)
+
+    def _moved(self, time_ns: int, sign: int, zone: Zone) -> int:
+        moved_ns = time_ns + sign * self.seconds * NS_PER_S
         if not self.months and not self.days:
             return moved_ns
         seconds, fraction = divmod(moved_ns, NS_PER_S)
         day, clock = divmod(seconds + zone(seconds), _DAY_S)
-        day = _months_before(day, self.months) - self.days
-        if day + EPOCH_DAY < 1:
-            return _BEFORE_ALL_NS
+        day = _months_later(day, sign * self.months) + sign * self.days
+        if not 1 <= day + EPOCH_DAY <= _LAST_DAY:
+            return sign * _NEVER_NS
         local = day * _DAY_S + clock
         # Twice, because the offset then may be another than now: local time stays, as for a calendar.
         then = local - zone(local - zone(seconds))
@@ -87,14 +95,14 @@ def parse(text: str) -> Duration:
     )
 
 
-def _months_before(day: int, months: int) -> int:
-    """Return the *day*, counted from 1970, that is *months* earlier; one that the month lacks is its last."""
-    if not months or not 1 <= day + EPOCH_DAY <= datetime.date.max.toordinal():
+def _months_later(day: int, months: int) -> int:
+    """Return the *day*, counted from 1970, that is *months* later; one that the month lacks is its last."""
+    if not months:
         return day
     date = datetime.date.fromordinal(day + EPOCH_DAY)
-    year, month = divmod(date.year * 12 + date.month - 1 - months, 12)
-    if year < 1:
-        return -EPOCH_DAY
-    last = (datetime.date(year + month // 11, (month + 1) % 12 + 1, 1)).toordinal() - 1
+    year, month = divmod(date.year * 12 + date.month - 1 + months, 12)
+    if not datetime.MINYEAR <= year < datetime.MAXYEAR:
+        return _NEVER_NS if months > 0 else -_NEVER_NS
     first = datetime.date(year, month + 1, 1).toordinal()
-    return min(first + date.day - 1, last) - EPOCH_DAY
+    following = datetime.date(year + month // 11, (month + 1) % 12 + 1, 1).toordinal()
+    return min(first + date.day, following) - 1 - EPOCH_DAY

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dkfs import errors
-from dkfs.errors import DkfsError, MountError
+from dkfs.errors import DkfsError, MountError, NotMountedError
 
 SOCKET_NAME = "control"
 _MOST = 16 * 1024 * 1024  # bytes in one line
@@ -28,14 +28,14 @@ def request(
 ) -> Message:
     """Ask the daemon that serves *store*; return its result, raise the DkfsError that it raised.
 
-    Raises MountError if no daemon serves the store.
+    Raises NotMountedError if no daemon serves the store.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
             with address(store) as path:
                 connection.connect(path)
         except OSError as exc:
-            raise MountError(
+            raise NotMountedError(
                 f"no mount is using store {store}: expected one to answer on its control socket"
                 f" ({exc.strerror})"
             ) from None

@@ -155,7 +155,7 @@ def test_what_the_daemon_raises_is_raised_here(dkfs: Dkfs, daemon: Daemon, store
     assert (result.status, result.err) == (3, "dkfs: nothing to redo\n")
 
 
-@pytest.mark.parametrize("words", [("rollback", "4"), ("undo",), ("redo",), ("tag", "v1")])
+@pytest.mark.parametrize("words", [("rollback", "4"), ("undo",), ("redo",)])
 def test_without_a_daemon_there_is_one_line(
     dkfs: Dkfs, store: Path, words: tuple[str, ...]
 ) -> None:

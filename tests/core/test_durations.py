@@ -94,3 +94,23 @@ def test_before_is_before(time_ns: int, months: int, days: int, seconds: int) ->
     duration = Duration(months, days, seconds)
 
     assert (duration.before(time_ns) < time_ns) == (duration != Duration())
+    assert (duration.after(time_ns) > time_ns) == (duration != Duration())
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "then"),
+    [
+        ("1m", "2026-01-31T12:00:00", "2026-02-28T12:00:00"),
+        ("1y", "2024-02-29T12:00:00", "2025-02-28T12:00:00"),
+        ("90d", "2026-11-22T10:14:03", "2027-02-20T10:14:03"),
+        ("1m1d1h", "2026-12-31T23:30:00", "2027-02-02T00:30:00"),
+        ("12m", "2026-12-01T00:00:00", "2027-12-01T00:00:00"),
+    ],
+)
+def test_after_goes_the_other_way(text: str, now: str, then: str) -> None:
+    assert parse(text).after(ns(now)) == ns(then)
+
+
+def test_what_is_after_the_calendar_is_after_everything() -> None:
+    for text in ("9000y", "999999y", "999999y1d"):
+        assert parse(text).after(ns("2026-11-22T00:00:00")) > 1 << 63
