@@ -107,7 +107,6 @@ bench: PACKAGES += $(BENCH_PACKAGES)
 bench: setup  ## speed beside a raw directory and a plain pass-through; bytes and times beside borg, restic, bup, ...
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --group bench
 	$(BIN)/python -m bench --plot
-	$(BIN)/python -m bench.saving --plot
 
 .PHONY: fuzz
 fuzz: setup  ## look for bytes that a decoder of the store does not bear, a minute for each decoder

@@ -1,6 +1,6 @@
-"""Measure dkfs beside the raw directory and a plain pass-through, all in one run.
+"""Measure dkfs beside the raw directory and a plain pass-through, all in one run; then how small histories are.
 
-Every number names its engine and io mode.  Close other programs first, and do not believe a --quick run.
+The second part is `python -m bench.saving`, which compares with borg, restic, bup, rdiff-backup and git. Every number names its engine and io mode.  Close other programs first, and do not believe a --quick run.
 
 exit status:
   0 everything ran, whether targets were reached or not; 1 something failed; 2 usage
@@ -19,6 +19,7 @@ from bench.peers import PEERS, BenchError, Peer, workshop
 from bench.plot import draw
 from bench.profiling import profile
 from bench.run import measure
+from bench.saving import __main__ as saving
 from bench.workload import Level, Workload
 from bench.workloads import WORKLOADS
 
@@ -34,10 +35,12 @@ def main() -> int:
     if args.list:
         for kind in WORKLOADS:
             print(f"{kind.name:16} {kind.title} [{kind.unit}]")
-        return 0
+        return saving.main(["--list"])
     level = Level.TINY if args.tiny else Level.QUICK if args.quick else Level.FULL
     kinds = _chosen(WORKLOADS, args.profile or args.only)
     peers = _chosen(PEERS, args.peers)
+    if not kinds and not args.profile and saving.is_named(args.only):
+        return saving.main(_words(args))
     if not kinds or not peers:
         parser.error("nothing is called that; --list lists the workloads")
     try:
@@ -45,10 +48,21 @@ def main() -> int:
             if args.profile:
                 print(profile(kinds[0], base=base, materials=made, level=level))
                 return 0
-            return _measure(args, base, made, level, kinds, peers)
+            status = _measure(args, base, made, level, kinds, peers)
     except BenchError as exc:
         print(f"bench: {exc}", file=sys.stderr)
         return 1
+    return saving.main(_words(args)) or status if saving.is_named(args.only) else status
+
+
+def _words(args: argparse.Namespace) -> list[str]:
+    """Return what the second part is to be told."""
+    words = ["--results", str(args.results)]
+    for name, value in (("--only", args.only), ("--dir", args.dir)):
+        words += [name, str(value)] if value else []
+    words += ["--name", f"saving-{args.name}"] if args.name else []
+    words += ["--plot"] if args.plot else []
+    return [*words, "--quick"] if args.quick or args.tiny else words
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,10 +32,15 @@ FORMAT = 1  # of the JSON
 _RESULTS = Path(__file__).parent.parent / "results"
 
 
-def main() -> int:
-    """Do what the command line says; return the exit status."""
+def is_named(patterns: str | None) -> bool:
+    """Return whether *patterns* name anything here."""
+    return bool(_chosen(RECIPES, patterns) or _chosen(FIGURES, patterns))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what the command line, or *words*, says; return the exit status."""
     parser = _parser()
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     recipes, keepers = _chosen(RECIPES, args.only), _chosen(KEEPERS, args.keepers)
     figures = _chosen(FIGURES, args.only)
