@@ -141,7 +141,7 @@ def _chunks(count: int) -> list[Chunk]:
 
 def _manifests() -> list[bytes]:
     return [
-        codec.encode_manifest(_chunks(10)),
+        b"\1" + struct.pack(">BQI", 1, 65536, 8) + b"".join(_IDS) + struct.pack(">BQI", 0, 1, 1),
         manifest.encode_manifest_node(0, _chunks(10)),
         manifest.encode_manifest_node(1, [Chunk(1 << 20, blob) for blob in _IDS]),
     ]
@@ -362,12 +362,6 @@ DECODERS: tuple[Decoder, ...] = (
         manifest.decode_manifest_node,
         _manifests,
         _rewrite_manifest,
-    ),
-    _records(
-        "manifest-flat",
-        codec.decode_manifest,
-        codec.encode_manifest,
-        [[Chunk(1, None)], tuple(_chunks(10))],
     ),
     _records("journal", journal.decode_journal, journal.encode_journal, [_journal()]),
     Decoder(

@@ -2,31 +2,39 @@
 
 What was encoded decodes to an equal record; any other bytes either decode or raise CorruptError, never anything else,
 and never take more memory than a small multiple of their own length. The first byte is the format: 2 is written, 1 is
-read too; what is kept in a blob has format 1. Integers are big-endian. The layout is specified in dkfs/docs/format.md:
-change both together.
+read too (codec_v1). Integers are big-endian. The layout is specified in
+dkfs/docs/format.md: change both together.
 """
 
 import struct
 from collections.abc import Mapping, Sequence
-from itertools import groupby
-from operator import attrgetter
 from typing import Final
 
+from dkfs.core import codec_v1
 from dkfs.core.varint import read_sized, read_varint, sized, varint
 from dkfs.errors import CorruptError
-from dkfs.model.ids import NO_NODE, BlobId, NodeId, Seq
-from dkfs.model.node import Attr, Chunk, Kind, NodeState
+from dkfs.model.ids import BlobId, NodeId, Seq
+from dkfs.model.node import Attr, Kind, NodeState
 from dkfs.model.operation import LogRecord, Operation, OpKind, Origin, Tag
 
 FORMAT: Final = 2
-FORMATS: Final = (1, FORMAT)  # that are read
+OLD_FORMAT: Final = 1
 ID_SIZE: Final = 32  # bytes of a BlobId
-_BLOB_FORMAT: Final = 1  # of records that are blobs: equal things keep equal names
+_OLD: Final = bytes((OLD_FORMAT,))
+_XATTR_FORMAT: Final = 1  # these are blobs, and equal ones keep equal names
 
 _NS: Final = 1_000_000_000
+_U32_MAX: Final = (1 << 32) - 1
 
 # Seconds and nanoseconds apart: 64 bits of nanoseconds end in 2262, and ext4 keeps times up to 2446.
-_NODE: Final = struct.Struct(">BBHIIqIqIQQB")
+# Fixed widths: eight varints are 8 bytes less, and take 2 us more to decode.
+_NODE: Final = struct.Struct(">BBHqIIIIIB")
+_WIDE_NODE: Final = struct.Struct(">BBHqIIIQQB")
+_U64: Final = struct.Struct(">Q")
+_CTIME: Final = struct.Struct(">qI")
+_HAS_CTIME: Final = 0x8000  # with the mode; else ctime is mtime
+_IS_WIDE_NODE: Final = 0x4000
+_MODE: Final = 0o7777
 _KIND_MASK: Final = 0x07
 _HAS_RDEV: Final = 0x08
 _IS_MANIFEST: Final = 0x10
@@ -36,28 +44,19 @@ _HAS_TARGET: Final = 0x80
 _IS_FORGOTTEN: Final = 0x80  # of a FILE, which has no target
 _KINDS: Final = (None, *Kind)  # the stored values are 1 .. 7
 
-_LOG: Final = struct.Struct(">BBBqIIQQ")
+_LOG: Final = struct.Struct(">BBBqIIII")
+_WIDE_LOG: Final = struct.Struct(">BBBqIIQQ")
 _TIME: Final = struct.Struct(">q")
 _TIME_OFFSET: Final = 3
-_U64: Final = struct.Struct(">Q")
-_PAIR: Final = struct.Struct(">QQ")
 _HAS_NEW: Final = 0x01
 _HAS_VERSIONS: Final = 0x02
 _HAS_PATHS: Final = 0x04
 _HAS_FOLDED: Final = 0x08
-_LOG_FLAGS: Final = (
-    0,
-    _HAS_NEW | _HAS_VERSIONS | _HAS_PATHS,
-    _HAS_NEW | _HAS_VERSIONS | _HAS_PATHS | _HAS_FOLDED,
-)  # by format
+_IS_WIDE: Final = 0x10
+_LOG_FLAGS: Final = _HAS_NEW | _HAS_VERSIONS | _HAS_PATHS | _HAS_FOLDED | _IS_WIDE
 _OP_KINDS: Final[dict[int, OpKind]] = {int(kind): kind for kind in OpKind}
+_WIDTHS: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}  # bytes of each number in a list of nodes
 
-_RUN: Final = struct.Struct(">BQI")
-_HOLE: Final = 0
-_DATA: Final = 1
-_SIZE_LIMIT: Final = 1 << 63  # bytes, exclusive; off_t
-
-_OLD_TAG: Final = struct.Struct(">BQq")
 _TAG: Final = struct.Struct(">BBQq")
 _IS_HOLD: Final = 0x01
 _HAS_EXPIRY: Final = 0x02
@@ -67,7 +66,11 @@ def encode_node(state: NodeState) -> bytes:
     """Return the record of *state*."""
     attr = state.attr
     flags: int = attr.kind
+    mode = attr.mode
     tail = state.name
+    if attr.ctime_ns != attr.mtime_ns:
+        mode |= _HAS_CTIME
+        tail = _CTIME.pack(*divmod(attr.ctime_ns, _NS)) + tail
     if state.content is not None:
         flags |= _HAS_CONTENT | _IS_MANIFEST if state.is_manifest else _HAS_CONTENT
         tail += state.content
@@ -82,18 +85,19 @@ def encode_node(state: NodeState) -> bytes:
         tail += state.target
     elif state.is_forgotten:
         flags |= _IS_FORGOTTEN
+    layout = _NODE
+    if attr.size > _U32_MAX or state.parent > _U32_MAX:
+        layout = _WIDE_NODE
+        mode |= _IS_WIDE_NODE
     mtime_s, mtime_rest = divmod(attr.mtime_ns, _NS)
-    ctime_s, ctime_rest = divmod(attr.ctime_ns, _NS)
-    head = _NODE.pack(
+    head = layout.pack(
         FORMAT,
         flags,
-        attr.mode,
-        attr.uid,
-        attr.gid,
+        mode,
         mtime_s,
         mtime_rest,
-        ctime_s,
-        ctime_rest,
+        attr.uid,
+        attr.gid,
         attr.size,
         state.parent,
         len(state.name),
@@ -103,42 +107,13 @@ def encode_node(state: NodeState) -> bytes:
 
 def decode_node(data: bytes) -> NodeState:
     """Return the state that *data* records; raises CorruptError."""
+    if data[:1] == _OLD:
+        return codec_v1.decode_node(data)
     try:
-        fields = _NODE.unpack_from(data)
-    except struct.error:
-        raise _short("node", data, _NODE.size) from None
-    fmt, flags, mode, uid, gid, mtime_s, mtime_rest, ctime_s, ctime_rest, size, parent, n = fields
-    kind = _KINDS[flags & _KIND_MASK]
-    if fmt not in FORMATS or kind is None:
-        raise CorruptError(f"node record of format {fmt}, kind {flags & _KIND_MASK}; need format 2")
-    if mode > 0o7777 or mtime_rest >= _NS or ctime_rest >= _NS:
-        raise CorruptError("node record with a mode or a time out of range")
-    at = _NODE.size + n
-    name = data[_NODE.size : at]
-    content = xattrs = None
-    rdev, target = 0, b""
-    if flags & _HAS_CONTENT:
-        content = BlobId(data[at : at + ID_SIZE])
-        at += ID_SIZE
-    if flags & _HAS_XATTRS:
-        xattrs = BlobId(data[at : at + ID_SIZE])
-        at += ID_SIZE
-    if flags & _HAS_RDEV:
-        rdev = int.from_bytes(data[at : at + _U64.size], "big")
-        at += _U64.size
-    is_forgotten = flags & _IS_FORGOTTEN != 0 and kind is Kind.FILE and fmt == FORMAT
-    if flags & _HAS_TARGET and not is_forgotten and at < len(data):
-        target = data[at:]
-        at = len(data)
-    if at != len(data):
-        raise CorruptError(f"node record of {len(data)} bytes, need {at}")
-    mtime_ns, ctime_ns = mtime_s * _NS + mtime_rest, ctime_s * _NS + ctime_rest
-    attr = Attr(kind, mode, uid, gid, mtime_ns, ctime_ns, size, rdev)
-    is_manifest = flags & _IS_MANIFEST != 0
-    if is_forgotten if content is not None else is_manifest:
-        what = "contents that were forgotten" if is_forgotten else "a manifest and no content"
-        raise CorruptError(f"node record with {what}")
-    return NodeState(attr, parent, name, content, is_manifest, target, xattrs, is_forgotten)
+        layout = _WIDE_NODE if data[2] & (_IS_WIDE_NODE >> 8) else _NODE
+        return _decode_node(data, layout.unpack_from(data), layout.size)
+    except (IndexError, struct.error):
+        raise CorruptError(f"node record of {len(data)} bytes ends too early") from None
 
 
 def encode_log(
@@ -157,10 +132,10 @@ def encode_log(
     parts = [b"", sized(origin.comm), sized(operation.name)]
     if operation.new_parent or operation.new_name:
         flags |= _HAS_NEW
-        parts += (_U64.pack(operation.new_parent), sized(operation.new_name))
+        parts += (varint(operation.new_parent), sized(operation.new_name))
     if operation.target or operation.undoes:
         flags |= _HAS_VERSIONS
-        parts.append(_PAIR.pack(operation.target, operation.undoes))
+        parts += (varint(operation.target), varint(operation.undoes))
     if operation.paths:
         flags |= _HAS_PATHS
         parts.append(varint(len(operation.paths)))
@@ -169,7 +144,11 @@ def encode_log(
     if folded_nodes or folded_names:
         flags |= _HAS_FOLDED
         _add_keys(parts, folded_nodes, folded_names)
-    parts[0] = _LOG.pack(
+    layout = _LOG
+    if operation.node > _U32_MAX or operation.parent > _U32_MAX:
+        layout = _WIDE_LOG
+        flags |= _IS_WIDE
+    parts[0] = layout.pack(
         FORMAT,
         operation.kind,
         flags,
@@ -185,6 +164,8 @@ def encode_log(
 def decode_log(seq: Seq, data: bytes) -> LogRecord:
     """Return the log record of version *seq* that *data* records; raises CorruptError."""
     try:
+        if data[:1] == _OLD:
+            return codec_v1.decode_log(seq, data)
         return _decode_log(seq, data)
     except (IndexError, struct.error):
         raise CorruptError(f"log record {seq} of {len(data)} bytes ends too early") from None
@@ -198,49 +179,9 @@ def log_time_ns(data: bytes) -> int:
     return time_ns
 
 
-def encode_manifest(chunks: Sequence[Chunk]) -> bytes:
-    """Return the manifest of a file that consists of *chunks*: equal chunks give equal bytes."""
-    parts = [bytes((_BLOB_FORMAT,))]
-    for length, run in groupby(chunks, attrgetter("length")):
-        for is_data, same in groupby((chunk.blob for chunk in run), _is_blob):
-            if is_data:
-                blobs = [blob for blob in same if blob is not None]
-                parts.append(_RUN.pack(_DATA, length, len(blobs)))
-                parts += blobs
-            else:
-                parts += [_RUN.pack(_HOLE, length, 1) for _ in same]
-    return b"".join(parts)
-
-
-def decode_manifest(data: bytes) -> tuple[Chunk, ...]:
-    """Return the chunks that *data* records; raises CorruptError."""
-    _expect_blob_format("manifest", data)
-    chunks: list[Chunk] = []
-    at, size = 1, 0
-    while at < len(data):
-        if len(data) - at < _RUN.size:
-            raise _short("manifest", data, at + _RUN.size)
-        what, length, count = _RUN.unpack_from(data, at)
-        at += _RUN.size
-        size += length * count
-        if what > _DATA or not length or not count or size >= _SIZE_LIMIT:
-            raise CorruptError(f"manifest with a run of type {what}, {count} of {length} bytes")
-        if what == _HOLE:
-            if count != 1:
-                raise CorruptError(f"manifest with a hole counted {count} times, need 1")
-            chunks.append(Chunk(length, None))
-            continue
-        end = at + count * ID_SIZE
-        if end > len(data):
-            raise _short("manifest", data, end)
-        chunks += [Chunk(length, BlobId(data[i : i + ID_SIZE])) for i in range(at, end, ID_SIZE)]
-        at = end
-    return tuple(chunks)
-
-
 def encode_xattrs(xattrs: Mapping[bytes, bytes]) -> bytes:
     """Return the record of all extended attributes of a node, in order of their names."""
-    parts = [bytes((_BLOB_FORMAT,))]
+    parts = [bytes((_XATTR_FORMAT,))]
     for name in sorted(xattrs):
         parts += (sized(name), sized(xattrs[name]))
     return b"".join(parts)
@@ -248,7 +189,8 @@ def encode_xattrs(xattrs: Mapping[bytes, bytes]) -> bytes:
 
 def decode_xattrs(data: bytes) -> dict[bytes, bytes]:
     """Return the extended attributes that *data* records; raises CorruptError."""
-    _expect_blob_format("xattr", data)
+    if data[:1] != bytes((_XATTR_FORMAT,)):
+        raise CorruptError(f"xattr record starts with {data[:1].hex() or 'nothing'}, need 01")
     xattrs: dict[bytes, bytes] = {}
     at = 1
     try:
@@ -273,47 +215,71 @@ def encode_tag(tag: Tag) -> bytes:
 
 def decode_tag(data: bytes) -> Tag:
     """Return the tag that *data* records; raises CorruptError."""
-    expires_ns: int | None = None
     try:
-        if data[0] == FORMAT:
-            _, flags, seq, time_ns = _TAG.unpack_from(data)
-            at = _TAG.size
-            if flags & ~(_IS_HOLD | _HAS_EXPIRY):
-                raise CorruptError(f"tag record with flags {flags}")
-            if flags & _HAS_EXPIRY:
-                expires_ns = _TIME.unpack_from(data, at)[0]
-                at += _TIME.size
-        elif data[0] == FORMATS[0]:
-            _, seq, time_ns = _OLD_TAG.unpack_from(data)
-            flags, at = 0, _OLD_TAG.size
-        else:
-            raise CorruptError(f"tag record of format {data[0]}; need format {FORMAT}")
-        name = data[at:].decode()
-    except (IndexError, struct.error):
+        return codec_v1.decode_tag(data) if data[:1] == _OLD else _decode_tag(data)
+    except struct.error:
         raise _short("tag", data, _TAG.size + 1) from None
     except UnicodeDecodeError as exc:
         raise CorruptError(f"tag record with a name that is not UTF-8: {exc}") from None
-    if not name:
-        raise _short("tag", data, at + 1)
-    return Tag(name, Seq(seq), time_ns, flags & _IS_HOLD != 0, expires_ns)
+
+
+def _decode_node(data: bytes, head: tuple[int, ...], at: int) -> NodeState:
+    fmt, flags, mode, mtime_s, mtime_rest, uid, gid, size, parent, length = head
+    mtime_ns = ctime_ns = mtime_s * _NS + mtime_rest
+    ctime_rest = 0
+    if mode & _HAS_CTIME:
+        ctime_s, ctime_rest = _CTIME.unpack_from(data, at)
+        ctime_ns = ctime_s * _NS + ctime_rest
+        at += _CTIME.size
+    kind = _KINDS[flags & _KIND_MASK]
+    if fmt != FORMAT or kind is None:
+        raise CorruptError(f"node record of format {fmt}, kind {flags & _KIND_MASK}; need format 2")
+    if mode & ~(_MODE | _HAS_CTIME | _IS_WIDE_NODE) or mtime_rest >= _NS or ctime_rest >= _NS:
+        raise CorruptError("node record with a mode or a time out of range")
+    name = data[at : at + length]
+    at += length
+    content = xattrs = None
+    rdev, target = 0, b""
+    if flags & _HAS_CONTENT:
+        content = BlobId(data[at : at + ID_SIZE])
+        at += ID_SIZE
+    if flags & _HAS_XATTRS:
+        xattrs = BlobId(data[at : at + ID_SIZE])
+        at += ID_SIZE
+    if flags & _HAS_RDEV:
+        rdev = int.from_bytes(data[at : at + _U64.size], "big")
+        at += _U64.size
+    is_forgotten = flags & _IS_FORGOTTEN != 0 and kind is Kind.FILE
+    if flags & _HAS_TARGET and not is_forgotten and at < len(data):
+        target = data[at:]
+        at = len(data)
+    if at != len(data):
+        raise CorruptError(f"node record of {len(data)} bytes, need {at}")
+    attr = Attr(kind, mode & _MODE, uid, gid, mtime_ns, ctime_ns, size, rdev)
+    is_manifest = flags & _IS_MANIFEST != 0
+    if is_forgotten if content is not None else is_manifest:
+        what = "contents that were forgotten" if is_forgotten else "a manifest and no content"
+        raise CorruptError(f"node record with {what}")
+    return NodeState(attr, NodeId(parent), name, content, is_manifest, target, xattrs, is_forgotten)
 
 
 def _decode_log(seq: Seq, data: bytes) -> LogRecord:
-    fmt, code, flags, time_ns, pid, uid, node, parent = _LOG.unpack_from(data)
+    layout = _WIDE_LOG if data[2] & _IS_WIDE else _LOG
+    fmt, code, flags, time_ns, pid, uid, node, parent = layout.unpack_from(data)
     kind = _OP_KINDS.get(code)
-    if fmt not in FORMATS or kind is None or flags & ~_LOG_FLAGS[fmt]:
+    if fmt != FORMAT or kind is None or flags & ~_LOG_FLAGS:
         raise CorruptError(f"log record {seq} of format {fmt}, kind {code}; need format 2")
-    comm, at = read_sized(data, _LOG.size)
+    comm, at = read_sized(data, layout.size)
     name, at = read_sized(data, at)
-    new_parent, new_name = NO_NODE, b""
-    target = undoes = Seq(0)
+    new_parent, new_name = 0, b""
+    target = undoes = 0
     paths: list[bytes] = []
     if flags & _HAS_NEW:
-        new_parent = _U64.unpack_from(data, at)[0]
-        new_name, at = read_sized(data, at + _U64.size)
+        new_parent, at = read_varint(data, at)
+        new_name, at = read_sized(data, at)
     if flags & _HAS_VERSIONS:
-        target, undoes = _PAIR.unpack_from(data, at)
-        at += _PAIR.size
+        target, at = read_varint(data, at)
+        undoes, at = read_varint(data, at)
     if flags & _HAS_PATHS:
         count, at = read_varint(data, at)
         for _ in range(count):
@@ -330,13 +296,13 @@ def _decode_log(seq: Seq, data: bytes) -> LogRecord:
         kind,
         time_ns,
         Origin(pid, uid, comm),
-        node,
-        parent,
+        NodeId(node),
+        NodeId(parent),
         name,
-        new_parent,
+        NodeId(new_parent),
         new_name,
-        target,
-        undoes,
+        Seq(target),
+        Seq(undoes),
         tuple(paths),
     )
     return LogRecord(seq, operation, nodes, names, folded_nodes, folded_names)
@@ -345,35 +311,54 @@ def _decode_log(seq: Seq, data: bytes) -> LogRecord:
 def _add_keys(
     parts: list[bytes], nodes: Sequence[NodeId], names: Sequence[tuple[NodeId, bytes]]
 ) -> None:
-    parts += (varint(len(nodes)), struct.pack(f">{len(nodes)}Q", *nodes), varint(len(names)))
+    parts.append(varint(len(nodes)))
+    if nodes:
+        # Of one width, for a rollback may have hundreds of thousands.
+        bits = max(nodes).bit_length()
+        width = next(width for width in _WIDTHS if bits <= 8 * width)
+        parts += (varint(width), struct.pack(f">{len(nodes)}{_WIDTHS[width]}", *nodes))
+    parts.append(varint(len(names)))
     for parent, name in names:
-        parts += (_U64.pack(parent), sized(name))
+        parts += (varint(parent), sized(name))
 
 
 def _read_keys(
     data: bytes, at: int
 ) -> tuple[tuple[NodeId, ...], tuple[tuple[NodeId, bytes], ...], int]:
     """Return nodes, names and the offset after them."""
-    count, at = read_varint(data, at)
-    if count > (len(data) - at) // _U64.size:
-        raise _short("log", data, at + count * _U64.size)
-    nodes: tuple[NodeId, ...] = struct.unpack_from(f">{count}Q", data, at)
-    count, at = read_varint(data, at + count * _U64.size)
+    nodes: tuple[NodeId, ...] = ()
     names: list[tuple[NodeId, bytes]] = []
+    count, at = read_varint(data, at)
+    if count:
+        width = data[at]
+        at += 1
+        if width not in _WIDTHS or count * width > len(data) - at:
+            raise CorruptError(
+                f"log record of {len(data)} bytes with {count} nodes of {width} bytes each"
+            )
+        nodes = struct.unpack_from(f">{count}{_WIDTHS[width]}", data, at)
+        at += count * width
+    count, at = read_varint(data, at)
     for _ in range(count):
-        directory = _U64.unpack_from(data, at)[0]
-        entry, at = read_sized(data, at + _U64.size)
-        names.append((directory, entry))
+        directory, at = read_varint(data, at)
+        entry, at = read_sized(data, at)
+        names.append((NodeId(directory), entry))
     return nodes, tuple(names), at
 
 
-def _is_blob(blob: BlobId | None) -> bool:
-    return blob is not None
-
-
-def _expect_blob_format(record: str, data: bytes) -> None:
-    if data[:1] != bytes((_BLOB_FORMAT,)):
-        raise CorruptError(f"{record} record starts with {data[:1].hex() or 'nothing'}, need 01")
+def _decode_tag(data: bytes) -> Tag:
+    fmt, flags, seq, time_ns = _TAG.unpack_from(data)
+    at = _TAG.size
+    if fmt != FORMAT or flags & ~(_IS_HOLD | _HAS_EXPIRY):
+        raise CorruptError(f"tag record of format {fmt}, flags {flags}; need format 2")
+    expires_ns: int | None = None
+    if flags & _HAS_EXPIRY:
+        expires_ns = _TIME.unpack_from(data, at)[0]
+        at += _TIME.size
+    name = data[at:].decode()
+    if not name:
+        raise _short("tag", data, at + 1)
+    return Tag(name, Seq(seq), time_ns, flags & _IS_HOLD != 0, expires_ns)
 
 
 def _short(record: str, data: bytes, need: int) -> CorruptError:

@@ -14,6 +14,8 @@ def varint(value: int) -> bytes:
     """Return the coding of *value*, from 0 to 2^64 - 1."""
     if value < 0x80:
         return _SHORT[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -48,7 +48,7 @@ class NodeState:
     parent: NodeId  # directory of the link last seen; the root is its own parent
     name: bytes  # name of that link; empty for the root
     content: BlobId | None  # FILE: blob, or manifest if is_manifest; None = empty or all hole
-    is_manifest: bool  # content names a manifest (codec.encode_manifest), not the bytes themselves
+    is_manifest: bool  # content names a manifest (core.manifest), not the bytes themselves
     target: bytes  # SYMLINK: what it points to, else empty
     xattrs: BlobId | None  # blob holding codec.encode_xattrs; None = no extended attributes
     is_forgotten: bool = False  # FILE: what its contents were is not kept any more; content is None

@@ -108,7 +108,9 @@ class SegmentWriter:
         if self._length >= self.limit or self._fd < 0:
             self.roll()
         location = BlobLocation(self._segment, self._length, len(stored), length, encoding)
-        self._buffer += record(blob, stored, encoding=encoding, length=length)
+        checksum = record_checksum(encoding, length, blob, stored)
+        self._buffer += RECORD.pack(len(stored), checksum, encoding, length, blob)
+        self._buffer += stored  # as record(), without a copy
         self._length += RECORD.size + len(stored)
         self._records += 1
         touched = self.touched.get(self._segment) or self._touch()

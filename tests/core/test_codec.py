@@ -138,7 +138,7 @@ EXAMPLES = {
         OPERATION,
         [NodeId(7)],
         [(NodeId(1), b"a"), (NodeId(2), b"b")],
-        [NodeId(8)],
+        [NodeId(300)],
         [(NodeId(1), b"c")],
     ),
     "time": codec.encode_log(OPERATION, [], []),
@@ -203,31 +203,41 @@ def test_nothing_at_all_is_corrupt(record: str) -> None:
 
 
 def test_a_node_with_content_and_a_short_name_is_compact() -> None:
-    state = replace(STATE, is_manifest=False, xattrs=None)
+    attr = replace(STATE.attr, ctime_ns=STATE.attr.mtime_ns)
+    state = replace(STATE, attr=attr, is_manifest=False, xattrs=None)
 
-    assert len(codec.encode_node(state)) == 95
+    assert len(codec.encode_node(state)) == 75
 
 
 def test_the_bytes_of_a_node_are_those_of_the_format() -> None:
     assert EXAMPLES["node"].hex() == (
-        "0271" + "01a4" + "000003e8" + "00000064"
-        "000000006553f100" + "075bcd15"
+        "0271" + "81a4" + "000000006553f100" + "075bcd15"
+        "000003e8" + "00000064" + "00000005" + "00000001" + "0a"
         "ffffffffffffffff" + "3b9ac9ff"
-        "0000000000000005" + "0000000000000001"
-        "0a" + b"hello.text".hex() + "63" * 32 + "78" * 32
+        + b"hello.text".hex() + "63" * 32 + "78" * 32
+    )  # fmt: skip
+
+
+def test_a_large_file_has_a_longer_record() -> None:
+    attr = replace(STATE.attr, size=2**32, ctime_ns=STATE.attr.mtime_ns)
+    state = replace(STATE, attr=attr, content=None, is_manifest=False, xattrs=None)
+
+    assert codec.encode_node(state).hex() == (
+        "0201" + "41a4" + "000000006553f100" + "075bcd15"
+        "000003e8" + "00000064" + "0000000100000000" + "0000000000000001" + "0a"
+        + b"hello.text".hex()
     )  # fmt: skip
 
 
 def test_the_bytes_of_a_log_record_are_those_of_the_format() -> None:
     assert EXAMPLES["log"].hex() == (
-        "02090f" + "17979cfe3d85cd15" + "0000000c" + "000003e8"
-        "0000000000000007" + "0000000000000001"
-        "026d76" + "0161" + "0000000000000002" + "0162"
-        "0000000000000003" + "0000000000000004"
+        "02090f" + "17979cfe3d85cd15" + "0000000c" + "000003e8" + "00000007" + "00000001"
+        "026d76" + "0161" + "02" + "0162"
+        "03" + "04"
         "02" + "0178" + "0179"
-        "01" + "0000000000000007"
-        "02" + "0000000000000001" + "0161" + "0000000000000002" + "0162"
-        "01" + "0000000000000008" + "01" + "0000000000000001" + "0163"
+        "01" + "01" + "07"
+        "02" + "01" + "0161" + "02" + "0162"
+        "01" + "02" + "012c" + "01" + "01" + "0163"
     )  # fmt: skip
 
 
@@ -239,19 +249,50 @@ def test_the_bytes_of_a_tag_are_those_of_the_format() -> None:
 # ---- what format 1 had
 
 
+OLD_NODE = bytes.fromhex(
+    "0171" + "01a4" + "000003e8" + "00000064"
+    "000000006553f100" + "075bcd15"
+    "ffffffffffffffff" + "3b9ac9ff"
+    "0000000000000005" + "0000000000000001"
+    "0a" + b"hello.text".hex() + "63" * 32 + "78" * 32
+)  # fmt: skip
+OLD_LOG = bytes.fromhex(
+    "010907" + "17979cfe3d85cd15" + "0000000c" + "000003e8"
+    "0000000000000007" + "0000000000000001"
+    "026d76" + "0161" + "0000000000000002" + "0162"
+    "0000000000000003" + "0000000000000004"
+    "02" + "0178" + "0179"
+    "01" + "0000000000000007"
+    "02" + "0000000000000001" + "0161" + "0000000000000002" + "0162"
+)  # fmt: skip
+
+
 def test_a_node_of_format_1_is_read() -> None:
-    assert codec.decode_node(b"\1" + EXAMPLES["node"][1:]) == STATE
+    assert codec.decode_node(OLD_NODE) == STATE
 
 
 def test_a_log_record_of_format_1_is_read() -> None:
-    data = codec.encode_log(OPERATION, [NodeId(7)], [(NodeId(1), b"a")])
+    record = codec.decode_log(Seq(1), OLD_LOG)
 
-    assert codec.decode_log(Seq(1), b"\1" + data[1:]) == codec.decode_log(Seq(1), data)
+    names = ((NodeId(1), b"a"), (NodeId(2), b"b"))
+    assert record == LogRecord(Seq(1), OPERATION, (NodeId(7),), names)
+    assert codec.log_time_ns(OLD_LOG) == OPERATION.time_ns
+
+
+@given(st.data(), st.integers(1, 255))
+def test_a_record_of_format_1_with_any_byte_changed_decodes_or_is_corrupt(
+    data: st.DataObject, bits: int
+) -> None:
+    for decode, good in ((DECODERS["node"], OLD_NODE), (DECODERS["log"], OLD_LOG)):
+        changed = bytearray(good)
+        changed[data.draw(st.integers(0, len(good) - 1))] ^= bits
+        decodes_or_is_corrupt(decode, bytes(changed))
+        decodes_or_is_corrupt(decode, good[: data.draw(st.integers(0, len(good) - 1))])
 
 
 def test_a_log_record_of_format_1_has_nothing_folded() -> None:
     with pytest.raises(CorruptError, match="log record 1 of format 1"):
-        codec.decode_log(Seq(1), b"\1" + EXAMPLES["log"][1:])
+        codec.decode_log(Seq(1), OLD_LOG[:2] + b"\x0f" + OLD_LOG[3:])
 
 
 def test_a_tag_of_format_1_is_read() -> None:
@@ -261,9 +302,9 @@ def test_a_tag_of_format_1_is_read() -> None:
 
 
 def test_a_log_record_cannot_claim_more_nodes_than_it_has_bytes() -> None:
-    data = codec.encode_log(OPERATION, [], [])[:-2] + b"\xff\xff\xff\xff\x0f" + b"\0"
+    data = codec.encode_log(OPERATION, [], [])[:-2] + b"\xff\xff\xff\xff\x0f" + b"\1" + b"\0"
 
-    with pytest.raises(CorruptError, match="need"):
+    with pytest.raises(CorruptError, match="with 4294967295 nodes of 1 bytes each"):
         codec.decode_log(Seq(1), data)
 
 
@@ -318,12 +359,26 @@ def test_a_tag_that_is_not_utf8_is_corrupt() -> None:
 
 def test_a_mode_with_bits_of_the_type_is_corrupt() -> None:
     with pytest.raises(CorruptError, match="mode"):
-        codec.decode_node(EXAMPLES["node"][:2] + b"\x81\xa4" + EXAMPLES["node"][4:])
+        codec.decode_node(EXAMPLES["node"][:2] + b"\xa1\xa4" + EXAMPLES["node"][4:])
 
 
-@pytest.mark.parametrize("at", [20, 32])
+@pytest.mark.parametrize("at", [12, 41])
 def test_a_time_with_more_than_a_second_of_nanoseconds_is_corrupt(at: int) -> None:
     data = EXAMPLES["node"]
 
     with pytest.raises(CorruptError, match="time"):
         codec.decode_node(data[:at] + (10**9).to_bytes(4, "big") + data[at + 4 :])
+
+
+@given(nodes, nodes)
+def test_nodes_of_any_number_are_in_the_log(one: NodeId, other: NodeId) -> None:
+    data = codec.encode_log(OPERATION, [one, other], [])
+
+    assert codec.decode_log(Seq(1), data).nodes == (one, other)
+
+
+def test_nodes_of_a_width_that_is_not_known_are_corrupt() -> None:
+    data = codec.encode_log(OPERATION, [NodeId(1)], [])
+
+    with pytest.raises(CorruptError, match="1 nodes of 3 bytes each"):
+        codec.decode_log(Seq(1), data[:-3] + b"\3" + data[-2:])

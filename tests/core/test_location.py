@@ -110,10 +110,14 @@ def test_a_location_of_format_1_is_read() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        ("0301" + "01240a14", "of format 3"),
+        ("0301" + "01240a14", "format 03"),
         ("0203" + "01240a14" + "0010", "depth 0"),
         ("0206" + "01240a14", "encoding 6"),
         ("0210" + "01240a14", "encoding 16"),
+        ("0201" + "01240a", "5 bytes"),
+        ("0201" + "01240a94", "with 3 numbers"),
+        ("0201" + "01240a1400", "with 5 numbers"),
+        ("0201" + "ff" * 60, "62 bytes"),
         ("0200" + "01240a14", "cannot be"),
         ("0201" + "0124" + "8180808004" + "14", "cannot be"),
         ("0201" + "0124" + "0a" + "8180808004", "cannot be"),

@@ -14,6 +14,7 @@ from dkfs.model.operation import OpKind, Tag
 from dkfs.store import Store, Writer
 from dkfs.store.check import Damage, DamageKind, check
 from dkfs.store.rows import NEXT_NODE_KEY, NODE_KEY, SEQ, name_key, seal
+from tests.core.trees import flat_manifest
 from tests.store.making import TIME_NS, add_file, append, file_state
 
 MISSING = BlobId(b"m" * 32)
@@ -114,7 +115,7 @@ def test_a_manifest_of_another_length_is_found(
     store: Store, chunks: list[Chunk], length: int
 ) -> None:
     with store.write() as writer:
-        blob, *_ = writer.put_blob(codec.encode_manifest(chunks))
+        blob, *_ = writer.put_blob(flat_manifest(*((0, chunk.length, b"") for chunk in chunks)))
         append(writer, {9: file_state(size=10, content=blob, is_manifest=True)})
 
     message = f"contents of {length} bytes, node 9 has 10"
@@ -152,7 +153,7 @@ def test_nodes_of_a_manifest_at_other_levels_or_of_other_lengths_are_found(store
 def test_a_chunk_of_another_length_than_its_blob_is_found(store: Store) -> None:
     with store.write() as writer:
         part, *_ = writer.put_blob(b"four")
-        blob, *_ = writer.put_blob(codec.encode_manifest([Chunk(10, part)]))
+        blob, *_ = writer.put_blob(flat_manifest((1, 10, part)))
         append(writer, {9: file_state(size=10, content=blob, is_manifest=True)})
 
     assert damages(store) == [
