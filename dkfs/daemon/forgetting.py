@@ -26,9 +26,7 @@ class Forgetting:
         ranges = [(Seq(first), Seq(last)) for first, last in _pairs(request, "ranges")]
         tags = [str(tag) for tag in _list(request, "tags")]
         done = await self._maintenance.forget(
-            lambda pace: forget(
-                self._store, ranges, tags=tags, now_ns=time.time_ns(), pace=pace
-            ),
+            lambda pace: forget(self._store, ranges, tags=tags, now_ns=time.time_ns(), pace=pace),
             say,
         )
         return {"forgotten": done.forgotten, "tags": list(done.tags)}

@@ -8,18 +8,22 @@ for the next one.
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import trio
 
+from dkfs.core.retention import Rules
 from dkfs.daemon.control import Message
 from dkfs.daemon.listener import Say
 from dkfs.daemon.surveying import RemoteSurvey
 from dkfs.errors import StoreBusyError, UsageError
 from dkfs.history import forget as forgetting
+from dkfs.history.pruning import Wish, local_zone
+from dkfs.history.retain import Row
 from dkfs.store import Store
 from dkfs.store.collect import Collection, Pace, Report
 from dkfs.store.collect_plan import MAX_UNUSED
@@ -44,6 +48,7 @@ class Totals:
     runs: int = 0
     failures: int = 0
     freed_bytes: int = 0
+    forgotten: int = 0  # versions, to stay below a budget
     findings: Findings | None = None  # the newest
 
 
@@ -82,6 +87,10 @@ class Maintenance:
         finally:
             self.slices.release()
 
+    async def bury(self) -> None:
+        """Remove segments that nobody reads any more, if there are some."""
+        await trio.to_thread.run_sync(self._store.bury_quietly)
+
     async def forget(self, work: Callable[[forgetting.Pace], T], say: Say) -> T:
         """Do *work*, which forgets versions or contents at the pace that it is given."""
         async with self.alone("forgetting"):
@@ -102,15 +111,37 @@ class Maintenance:
 
     async def collect(self, rest: "Rest", *, max_unused: float) -> Report:
         """Collect; who calls it is alone()."""
-        self.totals.runs += 1
         try:
             report = await trio.to_thread.run_sync(self._collect, rest, max_unused)
         except BaseException:
             self.totals.failures += 1
             raise
+        self.totals.runs += 1
         self.totals.freed_bytes += max(report.freed, 0)
         self.totals.findings = report.findings
         return report
+
+    async def forget_by(self, rules: Rules, rest: "Rest") -> int:
+        """Forget what *rules* do not keep; return how many versions. Who calls it is alone()."""
+        count = await trio.to_thread.run_sync(self._forget_by, rules, rest)
+        self.totals.forgotten += count
+        return count
+
+    def _forget_by(self, rules: Rules, rest: "Rest") -> int:
+        store, now_ns = self._store, time.time_ns()
+        wish = Wish(rules, now_ns, local_zone)
+        with RemoteSurvey(store.path, limit=store.segment_limit, say=rest.say) as survey:
+            intent = survey.intend(wish)
+            done = self.forget_slowly(
+                lambda pace: forgetting.forget(
+                    store, intent.ranges, tags=intent.tags, now_ns=now_ns, pace=pace
+                ),
+                rest,
+            )
+            if rules.paths:
+                for rows in survey.contents(wish):
+                    self.forget_slowly(partial(_forget_contents, store, rows), rest)
+        return done.forgotten
 
     def _collect(self, rest: "Rest", max_unused: float) -> Report:
         limit = self._store.segment_limit
@@ -123,6 +154,10 @@ class Maintenance:
                 say=rest.say,
                 exclusive=self.slices,
             ).run(max_unused=max_unused)
+
+
+def _forget_contents(store: Store, rows: Sequence[Row], pace: forgetting.Pace) -> int:
+    return forgetting.forget_contents(store, rows, pace=pace)
 
 
 class Rest:

@@ -10,6 +10,7 @@ import trio
 
 from dkfs.config.settings import MountSettings
 from dkfs.core.location import BSDIFF, EXTENTS, PATCH, PLAIN, XDELTA, ZSTD
+from dkfs.daemon.budget import Budget
 from dkfs.daemon.commands import OTHERS_S, Commands
 from dkfs.daemon.listener import Listener
 from dkfs.daemon.remains import MARK, kill_remains
@@ -48,11 +49,14 @@ class Service:
         self._ready = False
         self._told = 0  # the signal that told it to end before anybody waited for one
         self._commands: Commands | None = None
+        self._budget: Budget | None = None
 
     def start(self, fs: FileSystem) -> None:
         """Serve *fs* from now on."""
         self._fs = fs
         self._commands = Commands(self._settings, fs, stop=self.stop)
+        maintenance = self._commands.maintenance
+        self._budget = Budget(self._settings, self._store, maintenance, fs.recorder)
 
     def take_signals(self) -> None:
         """From now on a signal, the first or a second, ends the mount in an orderly way only."""
@@ -111,6 +115,7 @@ class Service:
             large_files=fs.count.large,
             index_bytes=size.index_bytes,
             segment_bytes=size.segment_bytes,
+            upkeep=self._budget.upkeep() if self._budget else None,
         )
 
     def finished(self, complete: bool) -> None:  # noqa: FBT001 - told once, by one caller
@@ -123,6 +128,7 @@ class Service:
     async def run(self, on_mounted: Callable[[], None], lifeline: int | None) -> None:
         """Serve until the mount is gone."""
         assert self._commands is not None
+        assert self._budget is not None
         async with trio.open_nursery() as nursery:
             with Listener(self._store.path) as listener:
                 nursery.start_soon(self._tick)
@@ -135,6 +141,7 @@ class Service:
                     nursery.start_soon(self._hold, lifeline)
                 nursery.start_soon(self._announce, on_mounted)
                 nursery.start_soon(self._count)
+                nursery.start_soon(self._budget.watch)
                 await connection.serve()
                 self._ready = False
                 await self._commands.drained()

@@ -1,5 +1,6 @@
 """A survey of the store that knows policies: what would be forgotten, and what would come back then."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -58,6 +59,11 @@ class PruningSurvey(Survey):
             prospect = Prospect(reader, _outlook(reader, wish).kept)
             prospect.add_rules(wish.rules.paths, now_ns=wish.now_ns, zone=wish.zone)
             return self.look(max_unused=max_unused, is_dropped=prospect.is_dropped)
+
+
+def local_zone(seconds: int) -> int:
+    """Return by how many seconds local time is ahead of UTC at *seconds* since 1970."""
+    return time.localtime(seconds).tm_gmtoff
 
 
 def _outlook(reader: Reader, wish: Wish) -> Outlook:

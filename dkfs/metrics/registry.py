@@ -22,6 +22,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from dkfs.metrics.histogram import Histogram
+from dkfs.metrics.upkeep import Upkeep
+from dkfs.metrics.upkeep import families as upkeep_families
 
 CAPTURE_MS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 CHUNKED_MS: Final = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
@@ -51,6 +53,7 @@ class Gauges:
     segment_bytes: int
     files: int | None = None  # in the history, as it is now; None = not known
     large_files: int | None = None  # ... those that are stored in chunks
+    upkeep: Upkeep | None = None  # None = nobody does any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +292,8 @@ class Metrics(Collector):
         commits = HistogramMetricFamily("dkfs_commit_duration_seconds", "Duration of a commit")
         commits.add_metric((), buckets=self._commits.buckets(), sum_value=self._commits.sum)
         yield commits
+        if gauges.upkeep is not None:
+            yield from upkeep_families(gauges.upkeep)
         yield _histogram(
             "dkfs_request_duration_seconds",
             "Time in which a request of the kernel was answered",
