@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "undo": "take back the last rollback",
     "redo": "take back the last undo",
     "migrate": "make an older store one of today's format",
+    "check": "look for damage in a store, and repair it",
     "completion": "print a completion script for bash, zsh or fish",
     "help": "explain a topic or a command",
 }
