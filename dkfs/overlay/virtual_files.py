@@ -120,8 +120,9 @@ def spans(reader: Reader, names: Names) -> Iterator[Span]:
 
 def _spans(reader: Reader, names: Names) -> Iterator[Span]:
     if not names:
-        if reader.last:
-            yield Span(Seq(1), Seq(reader.last + 1), ROOT)
+        oldest = reader.next_version(0)
+        if oldest is not None:
+            yield Span(oldest, Seq(reader.last + 1), ROOT)
         return
     for above in spans(reader, names[:-1]):
         end = above.end
