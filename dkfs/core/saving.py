@@ -25,23 +25,20 @@ _RULES: Final = tuple(
         rb"~(.+)",
     )
 )
-_BACKUPS: Final = (b"%b~", b"%b.bak")  # what was saved before may have been moved there
 _DEPTH: Final = 3  # of rules one after the other
 _FIXED: Final = 3  # bytes: tmpXXXXXXXX, sedXXXXXX, .goutputstream-XXXXXX
 
 
 def replaced(name: bytes) -> tuple[bytes, ...]:
-    """Return names that a file saved as *name* may be about to replace, or may have replaced, likeliest first."""
+    """Return names that a file saved as *name* may be about to replace, likeliest first; none for most names."""
     found: dict[bytes, None] = {}
     level = [name]
     for _ in range(_DEPTH):
         level = [shorter for longer in level for shorter in _shorter(longer)]
         found.update(dict.fromkeys(level))
-    # What took more rules is what is left when everything temporary is gone.
-    likeliest = sorted(found, key=len)
-    found = dict.fromkeys((*likeliest, *(backup % name for backup in _BACKUPS)))
     found.pop(name, None)
-    return tuple(found)[:GUESSES_MOST]
+    # What took more rules is what is left when everything temporary is gone.
+    return tuple(sorted(found, key=len))[:GUESSES_MOST]
 
 
 def kind_of(name: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """Takes the contents of files into the store: cut into chunks, compared with what was there, a manifest above them."""
 
 from collections.abc import Iterable, Iterator
+from enum import Enum, auto
 from itertools import groupby
 
 from dkfs.core.chunking import Chunking, Cut, Recut, Source, cut, recut
@@ -57,6 +58,12 @@ def take_changed(
     return update(old.manifest, map(edits.edit, stretches), puts.put_node)
 
 
+class _Kind(Enum):
+    CHANGED = auto()  # old bytes are left in it
+    REPLACED = auto()  # none is, but there were some in its place
+    ADDED = auto()  # it reaches behind the old end, and something else is known that went on
+
+
 class _Edits:
     """Puts the stretches of a file that were cut again."""
 
@@ -72,17 +79,22 @@ class _Edits:
         return stretch.start, stretch.end, chunks
 
     def _chunks(self, stretch: Recut) -> Iterator[Chunk]:
-        for is_new, cuts in groupby(stretch, key=self._is_new):
-            if not is_new:
+        for kind, cuts in groupby(stretch, key=self._kind):
+            if kind is _Kind.CHANGED:
                 for each in cuts:
                     yield _put(self._puts, each, self._like(each))
-            elif self._resembled is self._old:
+            elif kind is _Kind.REPLACED:
                 yield from Likeness(self._puts, self._old).put_in_place(cuts)
             else:
                 yield from Likeness(self._puts, self._resembled).put(cuts)
 
-    def _is_new(self, each: Cut) -> bool:
-        return not any(self._source.clean(each.offset, each.offset + each.length))
+    def _kind(self, each: Cut) -> "_Kind":
+        end = each.offset + each.length
+        if end > self._old.size and self._resembled is not self._old:
+            return _Kind.ADDED
+        if any(self._source.clean(each.offset, end)):
+            return _Kind.CHANGED
+        return _Kind.REPLACED
 
     def _like(self, each: Cut) -> Like | None:
         """Return what is known of a chunk in which old bytes are left: where they are, nobody has to look for them."""

@@ -40,10 +40,12 @@ class Likeness:
         self._missed = 0  # chunks in a row that resembled nothing
 
     def put(self, cuts: Iterable[Cut]) -> Iterator[Chunk]:
-        """Store contents that took the place of all the older ones; yield their chunks."""
+        """Store contents that took the place of the older ones from the same offset on; yield their chunks."""
         run: list[Cut] = []
-        place = length = 0  # where the run begins in the older contents; bytes in it
+        place: int | None = None  # where the run begins in the older contents
+        length = 0  # bytes in it
         for cut in cuts:
+            place = cut.offset if place is None else place
             blob = None if cut.data is None else self._puts.reuse(cut.data)
             if blob is None:
                 run.append(cut)
@@ -57,7 +59,8 @@ class Likeness:
             yield Chunk(cut.length, blob)
             place = (place + length if found is None else found) + cut.length
             run, length = [], 0
-        yield from self._flush(run, place, self._old.size)
+        if place is not None:
+            yield from self._flush(run, place, self._old.size)
 
     def put_in_place(self, cuts: Iterable[Cut]) -> Iterator[Chunk]:
         """Store contents that took the place of what the older ones have at the same offsets; yield their chunks."""
@@ -88,7 +91,7 @@ class Likeness:
         try:
             return like(self._old, cut.length, replaced.copies(cut), replaced.alike(cut))
         except CorruptError as exc:
-            log.warning("not compared with what was there before: %s", exc)
+            log.info("not compared with what was there before: %s", exc)
             self._missed = _PATIENCE + 1
             return None
 
@@ -232,7 +235,7 @@ class _Places:
         try:
             self._come(min(near + _AHEAD, self._size))
         except CorruptError as exc:
-            log.warning("not compared with what was there before: %s", exc)
+            log.info("not compared with what was there before: %s", exc)
             self._end = self._size
         return self._places.get(blob)
 

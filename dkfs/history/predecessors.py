@@ -21,6 +21,7 @@ _TRUNCATED_MOST = 256  # contents remembered that files were truncated from
 _RENAMES_MOST = 1024  # kinds of temporary names remembered, with
 _TARGETS_MOST = 4  # ... so many names each that such files became
 _HOLDERS_MOST = 4  # earlier files of the same name
+_NEARLY = 16  # a file is whole again when less than this part of it is missing
 _ALIKE = 4  # times as large, or small, as what is saved: still taken without looking further
 
 _Place = tuple[NodeId, bytes]
@@ -51,24 +52,34 @@ class Predecessors:
         self._truncated.clear()
 
     def of(
-        self, reader: Reader, node: NodeId, before: NodeState | None, size: int
+        self,
+        reader: Reader,
+        node: NodeId,
+        before: NodeState | None,
+        size: int,
+        *,
+        is_anew: bool,
     ) -> NodeState | None:
         """Return the state whose contents those of *node*, about to be *size* bytes, resemble; None if unknown.
 
-        *before* is the last state of the node itself.
+        *before* is the last state of the node itself; *is_anew*: all of it was written since.
         """
         if before is None:
             return None
-        truncated = self._truncated.get(node)
-        if before.attr.size >= GUESS_LEAST and size < before.attr.size // 2:
-            if truncated is None or truncated.attr.size <= before.attr.size:
-                self._put(node, before)
-        elif truncated is not None:
-            if size >= truncated.attr.size // _ALIKE * (_ALIKE - 1):
-                del self._truncated[node]  # what was cut off has been written anew
-            return truncated
-        if _is_substantial(before, size):
-            return before
+        base = self._truncated.get(node)
+        if is_anew:
+            if base is None or base.attr.size <= before.attr.size:
+                base = before
+            if size < before.attr.size >= GUESS_LEAST:
+                self._put(node, base)  # perhaps it is being written and only half there
+            else:
+                self._truncated.pop(node, None)
+        elif base is None:
+            base = before
+        elif size >= base.attr.size - base.attr.size // _NEARLY:
+            del self._truncated[node]  # what was cut off has been written anew
+        if base.attr.size >= max(GUESS_LEAST, size // _ALIKE) and base.content is not None:
+            return base
         return self._elsewhere(reader, node, before, size) or before
 
     def _put(self, node: NodeId, state: NodeState) -> None:
@@ -109,8 +120,8 @@ class Predecessors:
 
     def _guesses(self, reader: Reader, node: NodeId, before: NodeState) -> Iterator[NodeId]:
         directory, name, at = before.parent, before.name, reader.last
-        # What had the name before: it was removed, or moved away as a backup; or, the name being a temporary
-        # file's, it has been renamed over what is replaced again now.
+        # What had the name before: it was removed, or moved away as a backup; or the name is a temporary
+        # file's, and what had it has been renamed over what is replaced again now.
         holders = reader.child_versions(directory, name, reverse=True)
         for _, other in islice(holders, _HOLDERS_MOST):
             if other and other != node:
@@ -119,10 +130,6 @@ class Predecessors:
             yield reader.child(directory, guess, at)
         for became in self._became.get((directory, saving.kind_of(name)), ()):
             yield reader.child(directory, became, at)
-
-
-def _is_substantial(before: NodeState, size: int) -> bool:
-    return before.attr.size >= max(GUESS_LEAST, size // _ALIKE) and before.content is not None
 
 
 def _file(reader: Reader, node: NodeId, other: NodeId) -> NodeState | None:

@@ -106,7 +106,13 @@ class Resolver:
         started_s = time.perf_counter()
         counts = self.counts
         counts.plain_bytes += sum(end - start for start, end in frozen.ranges)
-        resembled = self._predecessors.of(writer, change.node, before, frozen.size)
+        resembled = self._predecessors.of(
+            writer,
+            change.node,
+            before,
+            frozen.size,
+            is_anew=frozen.ranges == ((0, frozen.size),) or not frozen.size,
+        )
         old = self._previous(before)
         try:
             if before is not None and before.is_forgotten:
@@ -120,7 +126,7 @@ class Resolver:
             )
         except CorruptError as exc:
             return self._lose(writer, change, exc), False
-        if content.is_manifest:
+        if frozen.size > self._chunking.threshold:
             counts.chunked_s.append(time.perf_counter() - started_s)
         return content.blob, content.is_manifest
 

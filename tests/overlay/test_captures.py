@@ -72,6 +72,36 @@ def test_a_truncation_by_name_is_one_version(tmp_path: Path) -> None:
         assert it.recorded(b"file") == b"012"
 
 
+def test_what_a_truncation_cut_off_stays_off_when_the_file_grows_again(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        inode = it.create(b"file", b"x" * 200_000)
+        number = it.open(inode)
+        it.close(it.open(inode, os.O_RDONLY | os.O_TRUNC))
+        it.fs.files.write(number, 150_000, b"end")
+        it.close(number)
+        assert it.recorded(b"file") == bytes(150_000) + b"end"
+
+        number = it.open(inode)
+        it.fs.attributes.set(inode, NewAttributes(size=149_999), number, ME)
+        it.fs.attributes.set(inode, NewAttributes(size=10), None, ME)
+        it.fs.attributes.set(inode, NewAttributes(size=150_003), number, ME)
+        it.close(number)
+        assert it.recorded(b"file") == bytes(150_003)
+
+
+def test_what_appeared_behind_the_old_end_is_recorded_though_nobody_wrote_it_here(
+    tmp_path: Path,
+) -> None:
+    with driven(tmp_path) as it:
+        number = it.open(it.create(b"file", b"old"))
+        with open(tmp_path / "top" / "file", "ab") as file:
+            file.write(b" and new")
+        it.fs.files.write(number, 0, b"O")
+        it.close(number)
+
+        assert it.recorded(b"file") == b"Old and new"
+
+
 def test_two_writers_of_a_file_make_versions_of_all_that_is_in_it(tmp_path: Path) -> None:
     with driven(tmp_path) as it:
         inode = it.create(b"file")

@@ -6,7 +6,7 @@ import pytest
 
 from dkfs.errors import CorruptError
 from dkfs.history.tree import Tree
-from tests.overlay.world import World
+from tests.overlay.world import ME, World
 
 
 def damage(world: World, name: bytes) -> None:
@@ -62,3 +62,14 @@ def test_a_file_whose_contents_build_on_damage_is_captured_whole_soon_after(
     world.fs.tick(3600.0)
 
     assert world.read(b"file") == b"x" + data[1:]
+
+
+def test_contents_saved_anew_are_recorded_whatever_was_there_before(world: World) -> None:
+    data = os.urandom(200_000)
+    world.fs.files.release(world.create(b"file", data))
+    damage(world, b"file")
+    number = world.fs.files.open(world.lookup(b"file"), os.O_RDWR | os.O_TRUNC, ME)
+    world.fs.files.write(number, 0, b"before" + data)
+    world.fs.files.release(number)
+
+    assert world.read(b"file") == b"before" + data

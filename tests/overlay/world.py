@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from dkfs.core.chunking import Chunking
 from dkfs.history import content
 from dkfs.history.recorder import Commit, Recorder
 from dkfs.history.replay import reconcile
@@ -21,24 +22,34 @@ class _Caller(NamedTuple):
 
 
 ME = _Caller()
+CHUNKING = Chunking()
 
 
 class World:
     """A file system without a kernel."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, chunking: Chunking = CHUNKING) -> None:
+        self.chunking = chunking
         self.state = top / "state"
         self.state.mkdir()
         Store.create(top / "store")
         self.store = Store.open(top / "store", writable=True)
         self.root_fd = os.open(self.state, os.O_RDONLY)
         self.clock = iter(range(1, 1 << 40))
-        reconcile(
-            self.store, self.root_fd, prefer="newer", clock_ns=lambda: 1, identity=b"directory"
-        )
+        self.reconcile()
         self.dropped: list[int] = []
         self.commits: list[Commit] = []
         self.start()
+
+    def reconcile(self) -> None:
+        """Do what comes before a mount."""
+        reconcile(
+            self.store,
+            self.root_fd,
+            prefer="newer",
+            clock_ns=lambda: next(self.clock),
+            identity=b"directory",
+        )
 
     def start(self) -> None:
         self.recorder = Recorder(
@@ -46,6 +57,7 @@ class World:
             clock_ns=lambda: next(self.clock),
             on_commit=self.commits.append,
             on_drop=self.dropped.append,
+            chunking=self.chunking,
         )
         self.fs = FileSystem(
             self.root_fd, self.store, self.recorder, reserved=None, clock_ns=lambda: 0
@@ -71,8 +83,10 @@ class World:
 
     def open(self, name: bytes) -> int:
         """Open a file for writing; return the handle."""
-        inode, _ = self.fs.names.lookup(self.root, name)
-        return self.fs.files.open(inode, os.O_RDWR, ME)
+        return self.fs.files.open(self.lookup(name), os.O_RDWR, ME)
+
+    def lookup(self, name: bytes) -> Inode:
+        return self.fs.names.lookup(self.root, name)[0]
 
     def inode(self, number: int) -> Inode:
         return self.fs.files.handles[number].inode
@@ -85,6 +99,12 @@ class World:
             node = reader.node(Tree(reader, at).find(name), at)
             assert node is not None
             return content.read(reader, node, 0, node.attr.size)
+
+    def part(self, name: bytes, offset: int, length: int) -> bytes:
+        """Return some bytes of *name* as of the last version."""
+        with self.store.read() as reader:
+            tree = Tree(reader, reader.last)
+            return content.read(reader, tree.state(tree.resolve(name)), offset, length)
 
     def close(self) -> None:
         self.fs.close()
