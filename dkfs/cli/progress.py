@@ -46,6 +46,11 @@ class Progress:
             bar = str(done)
         print(f"\r{self._what} {bar}\x1b[K", end="", file=self._stream, flush=True)
 
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Tell that *done* of *total* things are done of *what*, which takes the place of what it was."""
+        self._what = what
+        self.update(done, total)
+
     def replay(self, done: int, total: int, size: int) -> None:  # noqa: ARG002 - see update
         """Tell that *done* of *total* nodes and *size* bytes are written."""
         self.update(done, total)

@@ -69,8 +69,9 @@ class Check:
         start: Place | None = None,
         goes_on: Callable[[int], bool] = _always,
         on_progress: OnProgress = _silent,
+        from_disk: bool = False,
     ) -> None:
-        """Read what *read* selects, if anything, from *start* on.
+        """Read what *read* selects, if anything, from *start* on; *from_disk*, and not from the kernel's cache.
 
         *goes_on* is asked often: it hears how many stored bytes of data were read since, and says whether to go on.
         """
@@ -81,6 +82,7 @@ class Check:
         self._read = read
         self._goes_on = goes_on
         self._on_progress = on_progress
+        self._from_disk = from_disk
         self._notes = Notes()
         self._told: set[BlobId] = set()  # damaged blobs of which nothing more is said
 
@@ -110,7 +112,9 @@ class Check:
 
     def _take(self) -> Iterator[Damage]:
         for damage in self._notes.take():
-            if damage.blob is not None:
+            if damage.blob is not None and damage.kind is DamageKind.BLOB:
+                if damage.blob in self._told:
+                    continue
                 self._told.add(damage.blob)
             yield damage
 
@@ -145,6 +149,7 @@ class Check:
             start=self.at or Place(),
             goes_on=self._goes_on,
             on_progress=self._on_progress,
+            from_disk=self._from_disk,
         )
         for damage in data.run():
             self._count(data)

@@ -39,12 +39,14 @@ class JournalChecker:
 
     def finish(self) -> None:
         """Note what is missing."""
-        newest = self._checkpoint()
+        try:
+            newest, end = self._checkpoint(), self._reader.tail().txn + 1
+        except CorruptError:
+            return  # rows that are damaged, and noted
         if newest and newest not in self._checkpoints:
             self._add(f"the checkpoint of transaction {newest} is damaged or missing")
             newest = max((txn for txn in self._checkpoints if txn < newest), default=0)
         start: int | None = None
-        end = self._reader.tail().txn + 1
         for txn in range(newest + 1, end + 1):
             is_missing = txn < end and txn not in self._complete
             if is_missing and start is None:

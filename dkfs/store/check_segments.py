@@ -7,15 +7,15 @@ with its checksum.
 from pathlib import Path
 from typing import Final
 
-from dkfs.core.location import JOURNAL, SegmentRow
+from dkfs.core.location import JOURNAL, SegmentRow, decode_segment
 from dkfs.errors import CorruptError, StoreError
 from dkfs.store.check_journals import JournalChecker
 from dkfs.store.check_rows import OnProgress
 from dkfs.store.damage import DamageKind, Notes
 from dkfs.store.reader import Reader
-from dkfs.store.rows import OLD_FORMAT
+from dkfs.store.rows import OLD_FORMAT, unseal
 from dkfs.store.salvage import Footer, Gap, Record, Salvage
-from dkfs.store.segments import HEADER_SIZE, check_header, segment_path
+from dkfs.store.segments import HEADER_SIZE, Tail, check_header, segment_path
 
 _EVERY: Final = 1024  # records between two calls of OnProgress
 
@@ -39,6 +39,7 @@ class SegmentChecker:
         self._notes = notes
         self._on_progress = on_progress
         self._journals = JournalChecker(reader, notes)
+        self._unknown: set[int] = set()  # segments whose row is damaged
 
     def run(self) -> None:
         """Check them all."""
@@ -55,26 +56,41 @@ class SegmentChecker:
 
     def _rows(self) -> dict[int, SegmentRow]:
         """Return what the index says of every segment in use; made up for a store of format 1, which says nothing."""
-        tail = self._reader.tail()
+        tail = self._tail()
         if self._reader.format == OLD_FORMAT:
-            numbers = range(1, tail.segment + 1)
-            sizes = {n: self._size(n) for n in numbers}
-            return {
-                n: SegmentRow(tail.length if n == tail.segment else max(sizes[n], HEADER_SIZE))
-                for n in numbers
-            }
-        rows: dict[int, SegmentRow] = {}
-        with self._notes.noting():
-            rows.update((n, row) for n, row in self._reader.segments() if not row.is_dead)
-        if tail.segment and (tail.segment not in rows or rows[tail.segment].length != tail.length):
-            self._notes.add(f"segment {tail.segment} is not {tail.length} bytes in its row")
+            last = tail.segment if tail is not None else 0
+            rows = {number: SegmentRow(self._size(number)) for number in range(1, last + 1)}
+            if tail is not None and last:
+                rows[last] = SegmentRow(tail.length)
+            return rows
+        rows = {}
+        for key, value in self._reader.rows("segments"):
+            number = int.from_bytes(key, "big")
+            try:
+                row = decode_segment(unseal("segments", key, value))
+            except CorruptError as exc:
+                self._notes.add(str(exc), row=("segments", key))
+                self._unknown.add(number)
+                row = SegmentRow(self._size(number))
+            if not row.is_dead:
+                rows[number] = row
+        if tail is not None and tail.segment and tail.segment not in self._unknown:
+            said = rows.get(tail.segment)
+            if said is None or said.length != tail.length:
+                self._notes.add(f"segment {tail.segment} is not {tail.length} bytes in its row")
         return rows
+
+    def _tail(self) -> Tail | None:
+        try:
+            return self._reader.tail()
+        except CorruptError:
+            return None  # a row of meta that is damaged, and noted
 
     def _size(self, number: int) -> int:
         try:
-            return segment_path(self._directory, number).stat().st_size
+            return max(segment_path(self._directory, number).stat().st_size, HEADER_SIZE)
         except OSError:
-            return 0  # what was to be read from it says so
+            return HEADER_SIZE  # what was to be read from it says so
 
     def _check(self, number: int, row: SegmentRow, done: int, total: int) -> None:
         path = segment_path(self._directory, number)
@@ -102,7 +118,7 @@ class SegmentChecker:
                         self._journals.add(found)
                     if not records % _EVERY:
                         self._on_progress("segments", done + found.end, total)
-        if is_whole and journal_bytes != row.journal_bytes:
+        if is_whole and journal_bytes != row.journal_bytes and number not in self._unknown:
             self._add(
                 number,
                 f"segment {number} has {journal_bytes} bytes of journals, its row says"

@@ -118,7 +118,7 @@ def _mend(
     findings = find(store / SEGMENTS_NAME)
     for _ in findings.records(on_progress):
         pass
-    wanted = [damage.row for damage in damages if damage.row is not None]
+    wanted = [d.row for d in damages if d.row is not None and d.kind is DamageKind.ROW]
     records = _newest(findings, set(wanted))
     shutil.copyfile(store / INDEX_NAME, target)
     index = open_index(target, writable=True)

@@ -25,7 +25,7 @@ class Place(NamedTuple):
     offset: int = 0
 
 
-_START: Final = Place()
+START: Final = Place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Verified:
     """What is remembered of the passes over the data."""
 
     begun_ns: int = 0  # when the present pass began, UTC; 0: none is under way
-    at: Place = _START  # everything before it was read in the present pass
+    at: Place = START  # everything before it was read in the present pass
     damage: int = 0  # found in the present pass
     finished_ns: int = 0  # when the last whole pass ended; 0: there was none
     finished_damage: int = 0  # found in it
@@ -41,14 +41,18 @@ class Verified:
 
     def begin(self, now_ns: int) -> Self:
         """Return this with a new pass begun, if none is under way."""
-        return self if self.begun_ns else replace(self, begun_ns=now_ns, at=_START, damage=0)
+        return self if self.begun_ns else replace(self, begun_ns=now_ns, at=START, damage=0)
+
+    def reach(self, at: Place, damage: int) -> Self:
+        """Return this with everything before *at* read, and so many more damages found."""
+        return replace(self, at=at, damage=self.damage + damage)
 
     def finish(self, now_ns: int) -> Self:
         """Return this with the present pass at its end."""
         return replace(
             self,
             begun_ns=0,
-            at=_START,
+            at=START,
             damage=0,
             finished_ns=now_ns,
             finished_damage=self.damage,
