@@ -100,14 +100,7 @@ class Data:
                     yield zeros[: chunk.length - done]
 
     def _read(self, chunk: Chunk) -> bytes:
-        if chunk.blob is None:
-            return b""
-        data = self._reader.blob(chunk.blob)
-        if len(data) != chunk.length:
-            raise CorruptError(
-                f"blob {chunk.blob.hex()} has {len(data)} bytes, its chunk expects {chunk.length}"
-            )
-        return data
+        return b"" if chunk.blob is None else content.chunk_data(self._reader, chunk)
 
 
 def dump(

@@ -31,6 +31,8 @@ def restore(
     """
     if not 0 < at <= reader.last:
         raise NotFoundError(f"version {at} does not exist: expected 1 to {reader.last}")
+    if reader.version(at) != at:
+        raise NotFoundError(f"version {at} was forgotten")
     tree = Tree(reader, at)
     node = tree.resolve(path)
     is_dir = is_directory(tree.state(node))

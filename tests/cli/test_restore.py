@@ -92,3 +92,61 @@ def test_damage_is_named_and_is_status_5_and_the_rest_is_restored(
     assert "etc/app.conf" in result.err
     assert not (tmp_path / "out" / "etc" / "app.conf").exists()
     assert (tmp_path / "out" / "etc").is_dir()
+
+
+def test_a_target_that_holds_something_is_treated_as_overwrite_says(
+    dkfs: Dkfs, store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "etc").mkdir(parents=True)
+    (out / "etc" / "app.conf").write_bytes(b"mine\n")
+    (out / "etc" / "more").write_bytes(b"mine\n")
+    words = ("restore", "4", "--target", out, "--store", store)
+
+    assert dkfs(*words, "--overwrite", "never").out.endswith("(1 kept)\n")
+    assert (out / "etc" / "app.conf").read_bytes() == b"mine\n"
+    told = dkfs(*words, "--overwrite", "always", "--delete", "-n").lines
+    assert told[:2] == ["would change etc/app.conf", "would remove etc/more"]
+    done = dkfs(*words, "--overwrite", "always", "--delete", "--verify")
+    assert (out / "etc" / "app.conf").read_bytes() == b"port=8080\n"
+    assert not (out / "etc" / "more").exists()
+    assert done.out == (
+        f"restored 0 entries, 10 B, of version 4 to {out} (1 changed, 1 removed, 1 verified)\n"
+    )
+
+
+def test_what_is_chosen_is_restored(dkfs: Dkfs, store: Path, tmp_path: Path) -> None:
+    for number, (words, wanted) in enumerate(
+        (
+            (("--include", "*.conf"), ["etc", "etc/app.conf"]),
+            (("--iinclude", "/ETC/*.CONF"), ["etc", "etc/app.conf"]),
+            (("--exclude", "etc", "--exclude", "odd*"), ["link"]),
+            (("-i", "link", "-i", "odd*", "--iexclude", "ODD*"), ["link"]),
+        )
+    ):
+        out = tmp_path / f"out{number}"
+        dkfs("restore", "7", "--target", out, *words, "--store", store)
+        assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == wanted
+
+
+def test_delete_without_overwrite_and_bad_patterns_are_usage_errors(
+    dkfs: Dkfs, store: Path, tmp_path: Path
+) -> None:
+    words = ("restore", "4", "--target", tmp_path / "out", "--store", store)
+
+    assert dkfs(*words, "--delete").status == 2
+    assert dkfs(*words, "--include", "..").status == 2
+    assert dkfs(*words, "--overwrite", "sometimes").status == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_is_left_out_named_and_no_failure(dkfs: Dkfs, store: Path, tmp_path: Path) -> None:
+    result = dkfs(
+        "restore", "8", "--target", tmp_path / "out", "--include", "null", "--store", store
+    )
+
+    assert result.status == 0
+    assert "dkfs: null: device left out\ndkfs: what is left out comes with --privileged\n" in (
+        result.err
+    )
+    assert result.out.endswith("(1 left out)\n")

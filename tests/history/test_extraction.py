@@ -1,5 +1,6 @@
 """Restoring into a directory that holds something: what becomes of it."""
 
+import io
 import os
 import random
 from pathlib import Path
@@ -7,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from dkfs.core.patterns import Pattern, Selection
-from dkfs.errors import ExistsError
+from dkfs.errors import ExistsError, NotFoundError
+from dkfs.history.archive import dump
+from dkfs.history.forget import forget_contents
+from dkfs.history.restore import restore
+from dkfs.history.tarball import TarFormat
 from dkfs.history.wish import Action, Overwrite, Wish
+from dkfs.model.ids import Seq
+from tests.history.forgetting import keep_only
+from tests.history.model_history import ModelHistory
 from tests.history.restoring import (
     ALWAYS,
     MIRROR,
@@ -269,3 +277,37 @@ def test_verify_reads_everything_again(world: World, target: Path) -> None:
     assert (good.verified, good.problems) == (2, ())
     assert bad.problems == ("a: differs from the version now that it is read again",)
     assert bad.damaged == 1
+
+
+def test_contents_that_were_forgotten_are_named_and_the_rest_is_restored(
+    history: ModelHistory, tmp_path: Path
+) -> None:
+    history.create(b"f", b"one")  # 2
+    history.create(b"g", b"two")  # 3
+    history.write(b"f", b"three")  # 4
+    forget_contents(history.store, [(history.tree.paths()[b"f"], Seq(2))])
+    put(tmp_path / "target" / "f", b"mine")
+    out = io.BytesIO()
+
+    with history.store.read() as reader:
+        result = restore(reader, Seq(3), b"", tmp_path / "target", ALWAYS)
+        dumped = dump(reader, Seq(3), b"", TarFormat(out.write))
+
+    made = [each for each in result.problems if "owner" not in each]
+    assert made == ["f: not made: the contents of f were forgotten"]
+    assert (tmp_path / "target" / "f").read_bytes() == b"mine"
+    assert (tmp_path / "target" / "g").read_bytes() == b"two"
+    assert dumped.problems == ("f at version 3: left out: the contents of f were forgotten",)
+    assert (dumped.damaged, dumped.entries) == (0, 2)
+
+
+def test_a_version_that_was_forgotten_is_not_restored(
+    history: ModelHistory, tmp_path: Path
+) -> None:
+    history.create(b"f", b"one")
+    history.create(b"g", b"two")
+    keep_only(history.store, {3})
+
+    with history.store.read() as reader, pytest.raises(NotFoundError, match="2 was forgotten"):
+        restore(reader, Seq(2), b"", tmp_path / "target")
+    assert not (tmp_path / "target").exists()

@@ -1,3 +1,4 @@
+import io
 import os
 import random
 from pathlib import Path
@@ -5,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from dkfs.errors import CorruptError, ExistsError, NotFoundError, UsageError
+from dkfs.history.archive import dump
 from dkfs.history.places import check_name
 from dkfs.history.restore import restore
+from dkfs.history.tarball import TarFormat
 from dkfs.history.wish import Wish
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
 from dkfs.model.operation import NOBODY, Operation, OpKind
+from dkfs.store.rows import SEQ, name_key
 from tests.history.model_history import ModelHistory
 from tests.history.test_materialise import World, damage, incompressible, world
 from tests.history.trees import RandomTree, bind_socket, picture
@@ -154,6 +158,27 @@ def test_names_of_a_hostile_store_do_not_leave_the_target(
     assert len(result.problems) == len(names)
     assert all("is not a name of a file" in problem for problem in result.problems)
     assert sorted(os.listdir(tmp_path)) == ["store", "target"]
+
+
+def test_names_that_no_writer_would_store_do_not_leave_the_target_either(
+    history: ModelHistory, tmp_path: Path
+) -> None:
+    names = (b"../out", b"/etc/out", b"a/b", b"a\0b", b"a/../../out")
+    history.symlink(b"link", b"..")
+    history.create(b"f", b"1")
+    node = history.tree.paths()[b"f"]
+    with history.store.write() as writer:
+        for name in names:
+            writer.put_row("names", name_key(ROOT, name, history.last), SEQ.pack(node))
+    out = io.BytesIO()
+    with history.store.read() as reader:
+        result = restore(reader, history.last, b"", tmp_path / "target")
+        dumped = dump(reader, history.last, b"", TarFormat(out.write))
+
+    assert sorted(os.listdir(tmp_path / "target")) == ["f", "link"]
+    assert sorted(os.listdir(tmp_path)) == ["store", "target"]
+    for problems in (result.problems, dumped.problems):
+        assert sum("is not a name of a file" in each for each in problems) == len(names)
 
 
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"../out", b"/out", b"in/side", b"a\0b"])

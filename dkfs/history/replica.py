@@ -8,12 +8,12 @@ from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import Seq
 from dkfs.store import Reader, Store, Writer
 
-_NOTE = b"replica-of"  # where a replica keeps its origin
+_NOTE = b"replica-of"  # where a replica keeps it
 _ROW = struct.Struct(">16sQ32s")
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Replica:
     """What the note of a replica says."""
 
     history: bytes  # uuid of the store in which the history was made
@@ -26,20 +26,20 @@ class Origin:
         return Token(self.history, self.last, self.digest)
 
 
-def origin_of(reader: Reader) -> Origin | None:
-    """Return the origin of a replica, None if the store is none; raises CorruptError."""
+def replica_of(reader: Reader) -> Replica | None:
+    """Return whose replica the store is, None if it is none; raises CorruptError."""
     data = reader.meta(_NOTE)
     if data is None:
         return None
     if len(data) != _ROW.size:
         raise CorruptError(f"note {_NOTE.decode()} of {len(data)} bytes, need {_ROW.size}")
     history, last, mark = _ROW.unpack(data)
-    return Origin(history, Seq(last), mark)
+    return Replica(history, Seq(last), mark)
 
 
-def put_origin(writer: Writer, origin: Origin) -> None:
+def put_replica(writer: Writer, replica: Replica) -> None:
     """Note that the store is a replica."""
-    writer.put_meta(_NOTE, _ROW.pack(origin.history, origin.last, origin.digest))
+    writer.put_meta(_NOTE, _ROW.pack(replica.history, replica.last, replica.digest))
 
 
 def digest_of(reader: Reader, seq: Seq) -> bytes | None:
@@ -51,35 +51,35 @@ def digest_of(reader: Reader, seq: Seq) -> bytes | None:
 
 
 def history_of(store: Store, reader: Reader) -> bytes:
-    """Return the uuid of the history in *store*: that of its origin as long as nothing of its own was added."""
-    origin = origin_of(reader)
-    if origin is not None and is_replica_still(reader, origin):
-        return origin.history
+    """Return the uuid of the history in *store*: that of its source as long as nothing of its own was added."""
+    replica = replica_of(reader)
+    if replica is not None and is_untouched(reader, replica):
+        return replica.history
     return store.uuid.bytes
 
 
-def is_replica_still(reader: Reader, origin: Origin) -> bool:
-    """Return whether the newest version is the last one that came from *origin*."""
-    return reader.last == origin.last and digest_of(reader, reader.last) == origin.digest
+def is_untouched(reader: Reader, replica: Replica) -> bool:
+    """Return whether the newest version is the last one that came to *replica*."""
+    return reader.last == replica.last and digest_of(reader, reader.last) == replica.digest
 
 
 def token_of(store: Store, reader: Reader) -> Token:
     """Return the token with which a sender continues; raises StoreError if the store is no replica."""
-    origin = origin_of(reader)
-    if origin is None:
+    replica = replica_of(reader)
+    if replica is None:
         if reader.last:
             raise StoreError(f"store {store.path} has a history of its own, expected a replica")
         return EMPTY
-    if not is_replica_still(reader, origin):
-        raise StoreError(own_versions(store, reader, origin))
-    return origin.token
+    if not is_untouched(reader, replica):
+        raise StoreError(own_versions(store, reader, replica))
+    return replica.token
 
 
-def own_versions(store: Store, reader: Reader, origin: Origin) -> str:
+def own_versions(store: Store, reader: Reader, replica: Replica) -> str:
     """Return what is said of a replica to which somebody has written."""
     return (
         f"store {store.path} has version {reader.last}, which did not come from its source: expected nothing after"
-        f" version {origin.last}"
+        f" version {replica.last}"
     )
 
 
