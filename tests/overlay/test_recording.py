@@ -4,7 +4,6 @@ import errno
 import os
 import threading
 import time
-from typing import cast
 
 import pytest
 import trio
@@ -251,7 +250,8 @@ def test_a_store_that_cannot_be_counted_does_not_end_the_mount(
         raise CorruptError("node 7 is damaged")
 
     monkeypatch.setattr(world.fs.count, "count", damaged)
-    service = Service(cast(MountSettings, None), world.store, version="0")
+    settings = MountSettings(state_dir=world.state, mountpoint=world.state, store=world.store.path)
+    service = Service(settings, world.store, version="0")
     service.start(world.fs)
 
     async def count() -> None:
