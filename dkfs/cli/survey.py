@@ -1,6 +1,9 @@
 """Look through a store for the daemon that serves it; started by the daemon, not by people.
 
-dkfs __survey STORE FD LIMIT
+    dkfs __survey STORE FD LIMIT
+
+exit status:
+  0 the daemon has gone, 1 anything else
 """
 
 import argparse
