@@ -106,7 +106,12 @@ class Prospect:
             self._rules.append((rule, kept))
 
     def is_dropped(self, node: NodeId, seq: Seq) -> bool:
-        """Return whether the state of *node* from version *seq* on will have no contents any more."""
+        """Return whether the state of *node* from version *seq* on will have no contents any more.
+
+        What the view does not see, because it was recorded since, stays.
+        """
+        if seq > self._kept[-1]:
+            return False
         following = next(self._reader.node_versions(node, Seq(seq + 1)), None)
         end = self._reader.last + 1 if following is None else following[0]
         shown = _next(self._kept, seq)

@@ -96,6 +96,16 @@ def test_what_a_prospect_says_is_what_forgetting_leaves(history: ModelHistory, s
     assert left == [state for state in after if state is not None and state.name != b"?"]
 
 
+def test_what_was_recorded_since_the_view_stays(history: ModelHistory) -> None:
+    history.create(b"a", b"one")  # 2
+    with history.store.read() as reader:
+        prospect = Prospect(reader, array("Q", [2]))
+        history.write(b"a", b"two")  # 3
+
+        assert not prospect.is_dropped(NodeId(2), Seq(3))
+        assert not prospect.is_dropped(NodeId(9), Seq(3))
+
+
 # ---- rules for paths
 
 
