@@ -19,8 +19,8 @@ from dkfs.cli.progress import Progress
 from dkfs.cli.reading import Reading, reading
 from dkfs.cli.receive import sum_up
 from dkfs.errors import UsageError
+from dkfs.history.replica import EMPTY, token_of
 from dkfs.history.stream_in import Receiver
-from dkfs.history.stream_origin import EMPTY, token_of
 from dkfs.history.stream_out import Sender, start_of
 from dkfs.history.stream_store import is_absent, make_for
 from dkfs.model.ids import Seq

@@ -23,9 +23,9 @@ from dkfs.cli.parser import Parser, add_dry_run, new_parser
 from dkfs.cli.progress import Progress
 from dkfs.core.stream import Blob, Header, Version, token_text
 from dkfs.errors import UsageError
+from dkfs.history.replica import EMPTY, token_of
 from dkfs.history.stream_in import Received
 from dkfs.history.stream_io import read_stream
-from dkfs.history.stream_origin import EMPTY, token_of
 from dkfs.history.stream_store import is_absent, receive
 from dkfs.store import Store
 

@@ -16,15 +16,15 @@ from dkfs.errors import CorruptError, DkfsError, UsageError
 from dkfs.history.forget import forgotten_move, put_forgotten_move
 from dkfs.history.links import remember
 from dkfs.history.places import check_name
-from dkfs.history.stream_contents import ContentChecker
-from dkfs.history.stream_origin import (
-    Origin,
+from dkfs.history.replica import (
+    Replica,
     digest_of,
-    is_replica_still,
-    origin_of,
+    is_untouched,
     own_versions,
-    put_origin,
+    put_replica,
+    replica_of,
 )
+from dkfs.history.stream_contents import ContentChecker
 from dkfs.model.ids import NO_NODE, BlobId, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
 from dkfs.model.operation import LogRecord, OpKind, Tag
@@ -122,7 +122,7 @@ class Receiver:
                     last = self._writer.last
                     mark = digest_of(self._writer, last)
                     assert mark is not None, "the last version is there"
-                    put_origin(self._writer, Origin(header.history, last, mark))
+                    put_replica(self._writer, Replica(header.history, last, mark))
             self._writer = None
             with self._store.read() as reader:
                 self.result.last = reader.last
@@ -144,15 +144,15 @@ class Receiver:
             )
         if header.history == store.uuid.bytes:
             raise UsageError(f"the stream comes from {where} itself, or from a copy of it")
-        origin = origin_of(reader)
-        if last and origin is None:
+        replica = replica_of(reader)
+        if last and replica is None:
             raise UsageError(
                 f"{where} has a history of its own, expected an empty one or a replica"
             )
-        if origin is not None and origin.history != header.history:
+        if replica is not None and replica.history != header.history:
             raise UsageError(f"{where} is a replica of another history than the stream's")
-        if origin is not None and not is_replica_still(reader, origin):
-            raise UsageError(own_versions(store, reader, origin))
+        if replica is not None and not is_untouched(reader, replica):
+            raise UsageError(own_versions(store, reader, replica))
         if header.start > last:
             raise UsageError(
                 f"the stream begins after version {header.start}, {where} ends with {last}:"

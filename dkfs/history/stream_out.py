@@ -15,7 +15,7 @@ from dkfs.core.stream import Blob, End, Header, Item, Links, Names, Nodes, TagIt
 from dkfs.errors import CorruptError, DkfsError, NotFoundError, UsageError
 from dkfs.history.forget import forgotten_move
 from dkfs.history.links import is_linked, remembered
-from dkfs.history.stream_origin import digest_of, history_of
+from dkfs.history.replica import digest_of, history_of
 from dkfs.history.stream_trees import missing
 from dkfs.history.tree import Tree, shown
 from dkfs.model.ids import NO_NODE, ROOT, BlobId, NodeId, Seq

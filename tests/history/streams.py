@@ -3,9 +3,9 @@
 import io
 from pathlib import Path
 
+from dkfs.history.replica import EMPTY, token_of
 from dkfs.history.stream_in import Received
 from dkfs.history.stream_io import read_stream, write_stream
-from dkfs.history.stream_origin import EMPTY, token_of
 from dkfs.history.stream_out import Sender, start_of
 from dkfs.history.stream_store import is_absent, receive
 from dkfs.model.ids import Seq

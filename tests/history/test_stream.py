@@ -12,9 +12,9 @@ from dkfs.core import stream
 from dkfs.core.delta import Like
 from dkfs.core.location import DELTAS, LOST, BlobLocation, encode_blob_location
 from dkfs.errors import CorruptError, NotFoundError, StoreError, UsageError
+from dkfs.history.replica import token_of
 from dkfs.history.stream_in import Receiver
 from dkfs.history.stream_io import read_stream
-from dkfs.history.stream_origin import token_of
 from dkfs.history.stream_out import Sender, start_of
 from dkfs.model.ids import BlobId, Seq
 from dkfs.model.node import Kind
@@ -27,6 +27,7 @@ from tests.history.random_history import fill
 from tests.history.streams import assert_equal, assert_prefix, send, send_on, take
 
 MIB = 1 << 20
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture
@@ -446,6 +447,21 @@ def test_what_a_repair_gave_up_is_given_up_in_the_replica(
         with pytest.raises(CorruptError, match="lost"):
             reader.blob(blob)
         assert [each.kind for each in check(store, read_data=True)] == [DamageKind.LOST]
+
+
+@pytest.mark.parametrize("golden", ["store-v1", "store-v2"])
+def test_a_store_of_any_format_is_sent(tmp_path: Path, target: Path, golden: str) -> None:
+    place = shutil.copytree(GOLDEN / golden, tmp_path / "golden")
+    with Store.open(place, writable=False) as store:
+        result = take(target, send(store))
+        with Store.open(target, writable=False) as there:
+            assert list(check(there, read_data=True)) == []
+            with there.read() as reader, store.read() as here:
+                assert (reader.last, result.versions) == (here.last, here.last - here.forgotten())
+                assert list(reader.tags()) == list(here.tags())
+                assert list(reader.log(Seq(1), here.last)) == list(here.log(Seq(1), here.last))
+                for seq, _ in here.versions():
+                    assert picture(reader, seq) == picture(here, seq)
 
 
 @pytest.mark.slow
