@@ -17,6 +17,7 @@ import lmdb
 from lmdb.verify import VerifyError, verify
 
 from dkfs.errors import CorruptError, DkfsError, StoreBusyError, StoreError, StoreFormatError
+from dkfs.store.lock import is_held
 from dkfs.store.rows import FORMAT, FORMAT_KEY, OLD_FORMAT, unseal
 
 INDEX_NAME: Final = "index.lmdb"
@@ -345,12 +346,28 @@ def open_env(path: Path, *, writable: bool, sync: bool = True) -> lmdb.Environme
                 readahead=False,
                 max_readers=_MAX_READERS,
                 max_dbs=len(TABLES),
+                lock=writable or _may_lock(path),
                 lib_version=0,  # the format of LMDB 0.9
             )
         except lmdb.MemoryError:
             if map_size == _MAP_SIZES[-1] or map_size // 4 < size:
                 raise
     raise AssertionError("unreachable")
+
+
+def _may_lock(path: Path) -> bool:
+    """Return whether a reader may enter itself into the table of readers; raises StoreBusyError.
+
+    If not, it reads without, which is safe as long as nobody writes.
+    """
+    table = lock_path(path)
+    if os.access(table if table.exists() else path.parent, os.W_OK, effective_ids=True):
+        return True
+    if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+        return True  # LMDB knows what to do
+    if is_held(path.parent):
+        raise StoreBusyError(f"store {path.parent} is being written, and {table} may not be")
+    return False
 
 
 def _make_files(path: Path) -> None:

@@ -59,3 +59,18 @@ class StoreLock:
         os.fchmod(self._fd, 0o600)  # the umask may have taken bits away
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def is_held(store: Path) -> bool:
+    """Return whether a writer has the lock of *store*, as far as whoever may only read can tell."""
+    try:
+        fd = os.open(store / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)  # and with it the lock
+    return False
