@@ -31,9 +31,11 @@ from dkfs.store.collect_survey import Findings
 from dkfs.store.reserve import Reserve
 
 # A transaction keeps the recorder waiting, and its Python keeps requests waiting for the interpreter.
-_SLICE_S: Final = 0.001
+_SLICE_S: Final = 0.001  # of a collection, which only compares and puts rows
+_FOLD_S: Final = 0.004  # of forgetting, which has more to do for each row
 _REST: Final = 3  # times as long as a slice took
 _REST_LEAST_S: Final = 0.005
+_REST_MOST_S: Final = 0.05  # a slow disk is mostly waited for
 _TELL_S: Final = 0.2
 
 T = TypeVar("T")
@@ -170,7 +172,7 @@ class Rest:
     def pause(self, seconds: float) -> None:
         """Rest from a slice that took so long."""
         trio.from_thread.check_cancelled()  # the mount ends: what is left is for another time
-        time.sleep(max(_REST_LEAST_S, _REST * seconds))
+        time.sleep(min(max(_REST_LEAST_S, _REST * seconds), _REST_MOST_S))
 
     def say(self, what: str, done: int, total: int) -> None:
         """Tell how far *what* is, if that was not told just now."""
@@ -200,7 +202,7 @@ class Rest:
                 self._rested = time.monotonic()
 
         self._rested = time.monotonic()
-        return forgetting.Pace(_SLICE_S, pause)
+        return forgetting.Pace(_FOLD_S, pause)
 
 
 def described(report: Report) -> Message:

@@ -66,7 +66,10 @@ class Pace:
     """How much is done at once: all that fits into a slice, and then a pause."""
 
     def __init__(self, *, slice_s: float, pause: Callable[[float], None]) -> None:
-        """Work for *slice_s* seconds at most in one transaction; *pause* hears how long one took."""
+        """Work for *slice_s* seconds at most in one transaction, its commit not counted.
+
+        *pause* hears how long a transaction took with its commit.
+        """
         self._slice_s = slice_s
         self._pause = pause
         self._rows = 64
@@ -76,13 +79,13 @@ class Pace:
         """How many rows a transaction may change."""
         return self._rows
 
-    def took(self, rows: int, seconds: float) -> None:
-        """Hear that *rows* rows took so long, and rest."""
-        if seconds > self._slice_s:
+    def took(self, rows: int, seconds: float, *, in_all: float) -> None:
+        """Hear that *rows* rows took so long, and so long *in_all*, and rest."""
+        if rows and seconds > self._slice_s:
             self._rows = max(self._rows // 2, 8)
         elif rows == self._rows and seconds < self._slice_s / 2:
             self._rows = min(self._rows * 2, 16384)
-        self._pause(seconds)
+        self._pause(in_all)
 
 
 @dataclass(slots=True)
@@ -250,13 +253,19 @@ class Collection:
     def _write(self, work: Callable[[Sweep], T], *, rows: int = 0) -> T:
         """Do *work* in a transaction of its own, with the reserve if it must be."""
 
+        worked = 0.0
+
         def transaction() -> T:
+            nonlocal worked
             with self._exclusive, self._store.sweep() as sweep:
-                return work(sweep)
+                began = time.monotonic()
+                result = work(sweep)
+                worked = time.monotonic() - began
+            return result
 
         started = time.monotonic()
         result = self._reserve.attempt(transaction)
-        self._pace.took(rows, time.monotonic() - started)
+        self._pace.took(rows, worked, in_all=time.monotonic() - started)
         return result
 
     def _check_room(self, need: int) -> None:
