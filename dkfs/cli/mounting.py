@@ -74,7 +74,7 @@ def add_mount_flags(parser: Parser) -> None:
     group.add_argument(
         "--reserve",
         metavar="SIZE",
-        help="keep so much of the disk for the moment when it is full (default 16M; 0 = none)",
+        help="keep so much of the disk, once it has less than 4G left, for when it is full (default 16M; 0 = none)",
     )
     group.add_argument("--engine", metavar="NAME", help="auto (default) or pyfuse3")
     group.add_argument("--io", metavar="MODE", help="strict (default)")

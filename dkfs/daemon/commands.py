@@ -62,7 +62,7 @@ class Commands:
             "stop": self._stop_mount,
         }
         reserve = Reserve(fs.store.path, settings.reserve)
-        reserve.take()
+        reserve.keep()
         self.maintenance = Maintenance(fs.store, reserve)
         forgetting = Forgetting(fs.store, self.maintenance)
         # Those that take long: they say how far they are.

@@ -90,8 +90,16 @@ class Maintenance:
             self.slices.release()
 
     async def bury(self) -> None:
-        """Remove segments that nobody reads any more, if there are some."""
-        await trio.to_thread.run_sync(self._store.bury_quietly)
+        """Remove segments that nobody reads any more, if there are some; take the reserve if it is time."""
+        await trio.to_thread.run_sync(self._bury)
+
+    def _bury(self) -> None:
+        self._store.bury_quietly()
+        if self.slices.acquire(blocking=False):  # nobody is using the reserve
+            try:
+                self._reserve.keep()
+            finally:
+                self.slices.release()
 
     async def forget(self, work: Callable[[forgetting.Pace], T], say: Say) -> T:
         """Do *work*, which forgets versions or contents at the pace that it is given."""

@@ -1,7 +1,7 @@
 """The reserve: room on the disk that is kept for the moment when there is none left.
 
 Forgetting and collecting write before they can give anything back.  The file STORE/reserve is given up when the disk is
-full in the middle of that, and taken again afterwards.
+full in the middle of that, and taken again afterwards.  While there is room in plenty there is no need of it, and no file.
 """
 
 import errno
@@ -16,6 +16,8 @@ from dkfs.errors import StoreError
 
 RESERVE_NAME: Final = "reserve"
 RESERVE_SIZE: Final = 16 * 1024 * 1024  # bytes, by default
+# Free bytes of a disk that needs no reserve yet: it takes seconds to fill, and is looked at every two seconds.
+PLENTY: Final = 4 * 1024 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -25,10 +27,11 @@ log = logging.getLogger(__name__)
 class Reserve:
     """The reserve of one store that is open for writing; used by one thread at a time."""
 
-    def __init__(self, store: Path, size: int) -> None:
-        """Keep *size* bytes in reserve once take() is called; with 0 none."""
+    def __init__(self, store: Path, size: int, *, plenty: int = PLENTY) -> None:
+        """Keep *size* bytes in reserve once take() is called, with 0 none; see keep() for *plenty*."""
         self._path = store / RESERVE_NAME
         self._size = size
+        self._plenty = plenty
         self._is_given_up = False
 
     @property
@@ -38,6 +41,19 @@ class Reserve:
             return self._path.stat().st_blocks * 512
         except OSError:
             return 0
+
+    def keep(self) -> None:
+        """Take the reserve when the disk has less than *plenty* free bytes; have none before."""
+        try:
+            disk = os.statvfs(self._path.parent)
+            has_plenty = disk.f_bavail * disk.f_frsize >= self._plenty
+            if has_plenty:
+                self._path.unlink(missing_ok=True)
+        except OSError as exc:
+            log.warning("no reserve at %s: %s", self._path, exc.strerror)
+            return
+        if not has_plenty and self.held < self._size:
+            self.take()
 
     def take(self) -> bool:
         """Make the reserve what it should be; return whether it is. A full disk is no error."""

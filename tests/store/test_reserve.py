@@ -86,3 +86,18 @@ def test_another_error_leaves_the_reserve_alone(tmp_path: Path) -> None:
 @pytest.mark.expect_logs("no reserve")
 def test_where_nothing_can_be_made_there_is_no_reserve(tmp_path: Path) -> None:
     assert not Reserve(tmp_path / "missing", 8192).take()
+
+
+def test_a_disk_with_room_in_plenty_needs_no_reserve(tmp_path: Path) -> None:
+    Reserve(tmp_path, 8192, plenty=1 << 62).keep()
+    assert (tmp_path / RESERVE_NAME).exists()
+
+    Reserve(tmp_path, 8192, plenty=1).keep()
+    assert not (tmp_path / RESERVE_NAME).exists()
+
+
+@pytest.mark.expect_logs("no reserve")
+def test_a_store_that_is_gone_has_no_reserve(tmp_path: Path) -> None:
+    Reserve(tmp_path / "missing", 8192).keep()
+
+    assert not (tmp_path / "missing").exists()
