@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from dkfs.errors import ExistsError
+from dkfs.history import creation
 from dkfs.history.wish import Overwrite, Wish
+from tests.history.model_history import ModelHistory
 from tests.history.restoring import (
     ALWAYS,
     MIRROR,
     Words,
     names_in,
+    planned,
     put,
     take,
 )
@@ -280,3 +283,55 @@ def test_ten_thousand_links_swapped_in_during_restores_lead_nowhere(
     world: World, target: Path, tmp_path: Path
 ) -> None:
     _storm(world, target, tmp_path / "outside", 10_000)
+
+
+def test_a_name_that_was_exchanged_meanwhile_gets_no_further_link(
+    world: World, target: Path
+) -> None:
+    put(world.top / "a", b"version")
+    os.link(world.top / "a", world.top / "b")
+    seq = world.record()
+
+    def meddle(*_: int) -> None:
+        if (target / "a").exists() and not (target / "b").exists():
+            (target / "a").rename(target.parent / "aside")
+            (target / "a").write_bytes(b"theirs")
+
+    result = take(world, seq, target, Wish(on_progress=meddle))
+
+    assert result.problems == ("b: not made: changed by another process",)
+    assert sorted(os.listdir(target)) == ["a"]
+
+
+@pytest.mark.root
+def test_what_is_mounted_in_the_target_is_not_deleted(world: World, target: Path) -> None:
+    put(world.top / "f", b"1")
+    seq = world.record()
+    (target / "d" / "mnt").mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", target / "d" / "mnt"], check=False)
+    if mounted.returncode:
+        pytest.skip("needs to be allowed to mount")
+    try:
+        put(target / "d" / "mnt" / "precious", b"1")
+        said = planned(world, seq, target, MIRROR)
+        result = take(world, seq, target, MIRROR)
+        assert (target / "d" / "mnt" / "precious").exists()
+    finally:
+        subprocess.run(["umount", target / "d" / "mnt"], check=True)
+
+    assert result.problems == ("d/mnt: not removed: another file system is mounted there",)
+    assert {path for action, path in said if action == "remove"} == set()
+
+
+def test_a_special_file_that_was_exchanged_while_it_was_made_is_not_touched(
+    history: ModelHistory, tmp_path: Path
+) -> None:
+    history.mknod(b"fifo")
+    history.symlink(b"link", b"somewhere")
+    os.mkfifo(tmp_path / "theirs")
+    os.link(tmp_path / "theirs", tmp_path / "fifo")
+    (tmp_path / "file").touch()
+
+    for path, name in (("fifo", b"fifo"), ("file", b"fifo"), ("file", b"link")):
+        with pytest.raises(PermissionError, match="changed by another process"):
+            creation._check_made(os.fsencode(tmp_path / path), name, history.state(name))

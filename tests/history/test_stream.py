@@ -25,6 +25,7 @@ from tests.history.forgetting import keep_only, picture, some_versions
 from tests.history.model_history import ModelHistory
 from tests.history.random_history import fill
 from tests.history.streams import assert_equal, assert_prefix, send, send_on, take
+from tests.store.collecting import collect
 
 MIB = 1 << 20
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -363,6 +364,27 @@ def test_a_replica_may_forget_by_itself(history: ModelHistory, target: Path) -> 
         with history.store.read() as here:
             for seq in (5, 10, 40, 41, 55, 70):
                 assert trees_of(reader, seq) == trees_of(here, seq)
+
+
+def test_what_the_replica_may_have_thrown_away_is_sent_again(
+    history: ModelHistory, target: Path
+) -> None:
+    history.create(b"f", random.Random(1).randbytes(3000))
+    before = history.last
+    history.unlink(b"f")
+    history.mkdir(b"d")
+    take(target, send(history.store))
+    with Store.open(target, writable=True) as store:
+        keep_only(store, {history.last})
+        assert collect(store, max_unused=0).dead_blobs == 1
+    history.rollback(before)
+
+    take(target, send_on(history.store, target))
+
+    with Store.open(target, writable=False) as store, store.read() as reader:
+        assert list(check(store, read_data=True)) == []
+        with history.store.read() as here:
+            assert trees_of(reader, history.last) == trees_of(here, history.last)
 
 
 def _saves(history: ModelHistory, count: int) -> None:
