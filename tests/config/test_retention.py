@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import dkfs
 from dkfs.config.retention import policy_of, rules_in_file
 from dkfs.config.sources import from_file
 from dkfs.config.values import Given
@@ -123,3 +124,17 @@ def test_the_last_of_equal_flags_counts_but_all_tags() -> None:
     }
 
     assert policy_of(flags) == Policy({Period.LAST: 2}, tags=("a", "b"))
+
+
+def test_the_example_of_the_documentation_is_a_policy(tmp_path: Path) -> None:
+    page = (Path(dkfs.__file__).parent / "docs" / "retention.md").read_text()
+    _, _, after = page.partition("    [retention]\n")
+    block = "    [retention]\n" + after.partition("\n\nA rule for paths")[0]
+    path = tmp_path / "dkfs.toml"
+    path.write_text(block.replace("\n    ", "\n").removeprefix("    "))
+
+    rules = rules_in_file(path)
+
+    assert rules is not None
+    assert str(rules.policy) == "daily 14, monthly all, within 2d, min age 1h"
+    assert [str(rule.policy) for rule in rules.paths] == ["within 1d"]
