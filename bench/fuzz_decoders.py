@@ -56,18 +56,7 @@ class FuzzError(Exception):
 
 def check(decoder: Decoder, data: bytes) -> bool:
     """Decode *data*; return whether that went well; raises FuzzError, or what the decoder must not raise."""
-    was_tracing = tracemalloc.is_tracing()
-    if not was_tracing:
-        tracemalloc.start()
-    tracemalloc.reset_peak()
-    before = tracemalloc.get_traced_memory()[0]
-    try:
-        value = decoder.decode(data)
-    except decoder.errors:
-        value = None
-    peak = tracemalloc.get_traced_memory()[1] - before
-    if not was_tracing:
-        tracemalloc.stop()
+    value, peak = _measured(decoder, data)
     if peak > decoder.limit(data):
         raise FuzzError(
             f"{decoder.name}: {len(data)} bytes took {peak}, {decoder.limit(data)} are stated"
@@ -82,6 +71,24 @@ def check(decoder: Decoder, data: bytes) -> bool:
             f"{decoder.name}: {data.hex()} is {value}, but not when it is written again"
         )
     return True
+
+
+def _measured(decoder: Decoder, data: bytes) -> tuple[object, int]:
+    """Return what *data* decodes to, None if it was refused, and how much memory that took, in bytes."""
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start()
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    try:
+        value = decoder.decode(data)
+    except decoder.errors:
+        value = None
+    finally:
+        peak = tracemalloc.get_traced_memory()[1] - before
+        if not was_tracing:
+            tracemalloc.stop()
+    return value, peak
 
 
 # ---- records

@@ -2,6 +2,7 @@
 
 import importlib.util
 import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,8 @@ def test_refused_bytes_are_no_trouble() -> None:
 def test_another_error_than_the_one_that_is_named_is_trouble() -> None:
     with pytest.raises(IndexError):
         check(fake(fail), b"x")
+
+    assert not tracemalloc.is_tracing()
 
 
 def test_more_memory_than_is_stated_is_trouble() -> None:

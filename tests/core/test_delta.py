@@ -149,10 +149,11 @@ def test_a_program_needs_ten_times_the_length_it_makes_at_most() -> None:
     far = signed(100_000), signed(-100_064)  # every copy elsewhere, and as short as it may be
     body = b"".join(b"\0\x20" + far[i % 2] for i in range(count - 1))
     payload = b"\0" + varint(count) + b"\0\x20" + signed(64) + body
+    reference = bytes(200_000)
 
     tracemalloc.start()
     try:
-        made = decode(payload, bytes(200_000), 32 * count)
+        made = decode(payload, reference, 32 * count)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
