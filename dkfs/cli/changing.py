@@ -20,11 +20,17 @@ T = TypeVar("T")
 
 
 def is_served(store: Path) -> bool:
-    """Return whether a daemon serves *store*; then everything done until now is committed."""
+    """Return whether a daemon serves *store*, be it that it can commit nothing because the disk is full."""
     with suppress(NotMountedError):
-        ask(store, "flush")
+        ask(store, "status")
         return True
     return False
+
+
+def settle(store: Path) -> None:
+    """Have everything committed that was done until now, if a daemon serves *store*."""
+    with suppress(NotMountedError):
+        ask(store, "flush")
 
 
 def ask_or(store: Path, work: Callable[[Writer], Seq], command: str, **members: object) -> int:
@@ -72,7 +78,7 @@ def make_tag(
 
     members: dict[str, object] = {"name": name}
     if "dry_run" in args or "version" in args:
-        is_served(store)
+        settle(store)
         seq = read(store, tag).seq
         if "dry_run" in args:
             return seq

@@ -34,11 +34,12 @@ from dkfs.cli.policy import add_policy, local_zone, rules_from
 from dkfs.cli.progress import Progress
 from dkfs.core.retention import Decision, Rules
 from dkfs.history.forget import Pace, Range, forget, forget_contents
-from dkfs.history.forget import Progress as Done
 from dkfs.history.retain import Outlook, Prospect, Row, contents_to_forget, decide, outlook
 from dkfs.store import Store
 from dkfs.store.collect_plan import MAX_UNUSED
 from dkfs.store.collect_survey import Survey
+from dkfs.store.compact import worth
+from dkfs.store.reserve import Reserve
 from dkfs.store.segments import SEGMENT_LIMIT
 
 _PAIRS_AT_ONCE: Final = 100_000  # in one request to the daemon
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     store = find(args).store
     is_live = is_served(store)
     now_ns = time.time_ns()
-    plan = _look(args, store, rules, now_ns)
+    plan = _look(args, store, rules, now_ns, is_live=is_live)
     _announce(args, plan)
     if "dry_run" in args:
         return 0
@@ -86,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
     return load("gc").run(args) if "prune" in args else 0
 
 
-def _look(args: argparse.Namespace, store: Path, rules: Rules, now_ns: int) -> _Plan:
+def _look(
+    args: argparse.Namespace, store: Path, rules: Rules, now_ns: int, *, is_live: bool
+) -> _Plan:
     """Find out what would be forgotten and what would come back; changes nothing."""
     with Progress("looking") as progress, Store.open(store, writable=False) as opened:
         with opened.read() as reader:
@@ -104,7 +107,11 @@ def _look(args: argparse.Namespace, store: Path, rules: Rules, now_ns: int) -> _
                 say=lambda _, done, total: progress.update(done, total),
             )
             findings = survey.look(max_unused=MAX_UNUSED, is_dropped=prospect.is_dropped)
-    return _Plan(found, contents, max(0, findings.plan.freed))
+        freed = findings.plan.freed
+        if not is_live:  # then the index becomes smaller too, as nobody has it open
+            index = opened.size().index_bytes
+            freed += worth(index, findings.packed_index_bytes, max_unused=MAX_UNUSED)
+    return _Plan(found, contents, max(0, freed))
 
 
 def _explained(decisions: Iterable[Decision], width: int, *, as_json: bool) -> Iterator[Decision]:
@@ -174,9 +181,11 @@ def _forget_versions(store: Path, found: Outlook, now_ns: int, *, is_live: bool)
             number(ask(store, "forget", ranges=ranges, tags=list(found.tags)), "forgotten")
             for ranges in _chunks(found.ranges)
         )
-    with Progress("forgetting") as progress, Store.open(store, writable=True) as opened:
-        pace = Pace(pause=_shown(progress))
+
+    def work(opened: Store, pace: Pace) -> int:
         return forget(opened, found.ranges, tags=found.tags, now_ns=now_ns, pace=pace).forgotten
+
+    return _directly(store, work)
 
 
 def _forget_contents(store: Path, rules: Rules, now_ns: int, *, is_live: bool) -> int:
@@ -188,12 +197,16 @@ def _forget_contents(store: Path, rules: Rules, now_ns: int, *, is_live: bool) -
             number(ask(store, "forget-contents", states=states), "forgotten")
             for states in _chunks(rows)
         )
-    with Progress("forgetting") as progress, Store.open(store, writable=True) as opened:
-        return forget_contents(opened, rows, pace=Pace(pause=_shown(progress)))
+    return _directly(store, lambda opened, pace: forget_contents(opened, rows, pace=pace))
 
 
-def _shown(progress: Progress) -> Callable[[Done], None]:
-    return lambda done: progress.update(done.forgotten, done.total)
+def _directly(place: Path, work: Callable[[Store, Pace], int]) -> int:
+    """Do *work* on a store that nobody serves, if need be with what is in reserve on a full disk; return its result."""
+    with Progress("forgetting") as progress, Store.open(place, writable=True) as store:
+        pace = Pace(pause=lambda done: progress.update(done.forgotten, done.total))
+        reserve = Reserve(place, Reserve(place, 0).held)
+        with reserve.spending():
+            return reserve.attempt(lambda: work(store, pace))
 
 
 def _chunks(pairs: Sequence[Range] | Sequence[Row]) -> Iterator[Sequence[tuple[int, int]]]:
