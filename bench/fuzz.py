@@ -9,6 +9,7 @@ exit status:
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,8 @@ from bench import fuzz_decoders
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _TIMEOUT_S = 10  # for one input
-_MEMORY = 1024  # MiB for a fuzzing process
+_MEMORY_MIB = 1024  # for a fuzzing process
+_MEMORY = Path("/dev/shm")
 _TAIL = 4000  # characters of what it said
 
 
@@ -50,7 +52,8 @@ def main() -> int:
 def fuzz(name: str, *, seconds: int, keep: Path) -> tuple[bool, str]:
     """Fuzz one decoder in a process of its own; return whether something was found, and a line that says it."""
     decoder = next(one for one in fuzz_decoders.DECODERS if one.name == name)
-    with tempfile.TemporaryDirectory(prefix="dkfs-fuzz-") as work:
+    memory = _MEMORY if _MEMORY.is_dir() else None  # a scan writes many small files a second
+    with tempfile.TemporaryDirectory(prefix="dkfs-fuzz-", dir=memory) as work:
         corpus, artifacts = Path(work, "corpus"), Path(work, "artifacts")
         corpus.mkdir()
         artifacts.mkdir()
@@ -60,9 +63,10 @@ def fuzz(name: str, *, seconds: int, keep: Path) -> tuple[bool, str]:
             [
                 *(sys.executable, "-m", "bench.fuzz_child", name, corpus),
                 *(f"-max_total_time={seconds}", f"-timeout={_TIMEOUT_S}"),
-                *(f"-rss_limit_mb={_MEMORY}", f"-artifact_prefix={artifacts}/", "-seed=1"),
+                *(f"-rss_limit_mb={_MEMORY_MIB}", f"-artifact_prefix={artifacts}/", "-seed=1"),
             ],
             cwd=CHECKOUT,
+            env={**os.environ, "TMPDIR": work},  # libFuzzer ends the process without cleaning up
             capture_output=True,
             text=True,
             errors="replace",

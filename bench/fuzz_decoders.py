@@ -265,10 +265,7 @@ _directory: list[Path] = []
 
 def _file(data: bytes) -> Path:
     if not _directory:
-        memory = Path("/dev/shm")  # many small files a second
-        _directory.append(
-            Path(tempfile.mkdtemp(prefix="dkfs-fuzz-", dir=memory if memory.is_dir() else None))
-        )
+        _directory.append(Path(tempfile.mkdtemp(prefix="dkfs-fuzz-")))
         atexit.register(shutil.rmtree, _directory[0], ignore_errors=True)
     path = _directory[0] / "file"
     path.write_bytes(data)
