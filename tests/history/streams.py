@@ -3,6 +3,9 @@
 import io
 from pathlib import Path
 
+import pytest
+
+from dkfs.errors import UsageError
 from dkfs.history.replica import EMPTY, token_of
 from dkfs.history.stream_in import Received
 from dkfs.history.stream_io import read_stream, write_stream
@@ -74,3 +77,19 @@ def assert_prefix(source: Store, target: Path) -> Seq:
         for table in ("log", "nodes", "names", "moves"):
             assert there[table] == here[table]
     return last
+
+
+def refused(target: Path, data: bytes, match: str) -> None:
+    before = tree(target)
+    with pytest.raises(UsageError, match=match):
+        take(target, data)
+    assert tree(target) == before
+
+
+def tree(top: Path) -> dict[str, bytes]:
+    names = (
+        path
+        for path in sorted(top.rglob("*"))
+        if path.is_file() and "lock" not in path.name.lower()
+    )
+    return {str(path): path.read_bytes() for path in names}

@@ -20,8 +20,8 @@ from dkfs.errors import CorruptError, DkfsError, StoreFormatError
 from dkfs.history.stream_io import read_stream, write_stream
 from dkfs.history.stream_store import is_absent, receive
 from dkfs.model.ids import BlobId, NodeId, Seq
-from dkfs.model.node import Kind
-from dkfs.model.operation import Tag
+from dkfs.model.node import Kind, NodeState
+from dkfs.model.operation import LogRecord, Tag
 from dkfs.store import Store
 from dkfs.store.check import check
 from tests.history.model_history import ModelHistory
@@ -116,9 +116,12 @@ def test_records_lost_swapped_or_sent_twice_are_found_by_the_checksum(
             items_of(stream.START + b"".join(changed))
 
 
+NUMBERS = (0, 1, 2, 3, 7, 50, 1 << 40, (1 << 63) - 1)
+
+
 def _mutated(item: Item, rng: random.Random) -> Item:
     """Return *item* with something else in it, as no sender would send it."""
-    number = rng.choice((0, 1, 2, 3, 7, 50, 1 << 40, (1 << 63) - 1))
+    number = rng.choice(NUMBERS)
     match item:
         case Header():
             return rng.choice(
@@ -130,24 +133,7 @@ def _mutated(item: Item, rng: random.Random) -> Item:
                 )
             )
         case Version(record):
-            operation = replace(record.operation, time_ns=rng.choice((0, -1, 1 << 62)))
-            names = (
-                *record.names,
-                (NodeId(1), rng.choice((b"..", b"a/b", b"x\0", b"", b"y" * 300))),
-            )
-            return Version(
-                rng.choice(
-                    (
-                        replace(record, seq=Seq(number)),
-                        replace(record, operation=operation),
-                        replace(record, nodes=(*record.nodes, NodeId(number))),
-                        replace(record, nodes=record.nodes[1:]),
-                        replace(record, names=names),
-                        replace(record, names=record.names[1:]),
-                        replace(record, folded_nodes=record.nodes),
-                    )
-                )
-            )
+            return Version(_mutated_record(record, number, rng))
         case Blob():
             return rng.choice(
                 (
@@ -161,34 +147,48 @@ def _mutated(item: Item, rng: random.Random) -> Item:
             places = ((NodeId(number), rng.choice((b"..", b"a", b"/"))),)
             return Links(NodeId(rng.choice((item.node, number))), places)
         case Nodes(states) if states:
-            state = states[0]
-            attr = replace(state.attr, size=number, kind=rng.choice(list(Kind)))
-            changed = rng.choice(
-                (
-                    replace(state, attr=attr),
-                    replace(state, name=b"a/../b"),
-                    replace(state, content=BlobId(bytes(32)), is_manifest=rng.random() < 0.5),
-                    replace(state, is_manifest=state.content is not None),
-                    replace(state, xattrs=state.content or BlobId(bytes(32))),
-                    replace(state, target=b"t"),
-                )
-            )
+            changed = _mutated_state(states[0], number, rng)
             return Nodes((changed, *states[1:]) if rng.random() < 0.8 else states[1:])
         case Names(children) if children:
             return Names((NodeId(number), *children[1:]) if rng.random() < 0.8 else children[1:])
         case TagItem(tag):
             return TagItem(Tag(rng.choice(("x" * 400, tag.name)), Seq(number), 1, is_hold=True))
         case End():
-            return rng.choice(
-                (
-                    replace(item, next_node=NodeId(number)),
-                    replace(item, versions=number),
-                    replace(item, end=Seq(number)),
-                    replace(item, forgotten_move=Seq(number)),
-                )
-            )
+            field = rng.choice(("next_node", "versions", "end", "forgotten_move"))
+            numbers = {name: getattr(item, name) for name in End.__slots__}
+            return End(**{**numbers, field: number})
         case _:
             return item
+
+
+def _mutated_record(record: LogRecord, number: int, rng: random.Random) -> LogRecord:
+    operation = replace(record.operation, time_ns=rng.choice((0, -1, 1 << 62)))
+    names = (*record.names, (NodeId(1), rng.choice((b"..", b"a/b", b"x\0", b"", b"y" * 300))))
+    return rng.choice(
+        (
+            replace(record, seq=Seq(number)),
+            replace(record, operation=operation),
+            replace(record, nodes=(*record.nodes, NodeId(number))),
+            replace(record, nodes=record.nodes[1:]),
+            replace(record, names=names),
+            replace(record, names=record.names[1:]),
+            replace(record, folded_nodes=record.nodes),
+        )
+    )
+
+
+def _mutated_state(state: NodeState, number: int, rng: random.Random) -> NodeState:
+    attr = replace(state.attr, size=number, kind=rng.choice(list(Kind)))
+    return rng.choice(
+        (
+            replace(state, attr=attr),
+            replace(state, name=b"a/../b"),
+            replace(state, content=BlobId(bytes(32)), is_manifest=rng.random() < 0.5),
+            replace(state, is_manifest=state.content is not None),
+            replace(state, xattrs=state.content or BlobId(bytes(32))),
+            replace(state, target=b"t"),
+        )
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
