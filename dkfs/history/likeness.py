@@ -65,9 +65,11 @@ class Likeness:
     def put_in_place(self, cuts: Iterable[Cut]) -> Iterator[Chunk]:
         """Store contents that took the place of what the older ones have at the same offsets; yield their chunks."""
         for cut in cuts:
-            blob = None if cut.data is None else self._puts.reuse(cut.data)
+            blob = None
+            end = min(cut.offset + cut.length, self._old.size)
+            if cut.data is not None and cut.offset < end:
+                blob = self._puts.reuse(cut.data)
             if blob is None:
-                end = min(cut.offset + cut.length, self._old.size)
                 yield from self._flush((cut,), cut.offset, end)
             else:
                 yield Chunk(cut.length, blob)
@@ -81,7 +83,9 @@ class Likeness:
                 continue
             like = None
             # After each failure beyond patience it waits twice as long.
-            if self._missed < _PATIENCE or not self._missed & (self._missed - 1):
+            if not replaced.is_empty and (
+                self._missed < _PATIENCE or not self._missed & (self._missed - 1)
+            ):
                 like = self._like(replaced, cut)
             blob, is_delta = self._puts.put(cut.data, like)
             self._missed = 0 if is_delta else self._missed + 1
@@ -159,6 +163,11 @@ class _Replaced:
         self._end = end if end is not None and end >= start else start + self._length
         self._end = min(self._end, old.size)
         self._ends: tuple[int, int] | None = None  # bytes alike at the beginning, at the end
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the run took the place of nothing."""
+        return self._start >= self._end
 
     def copies(self, cut: Cut) -> list[Copy]:
         """Return what of *cut*, one of the run, is known to be in the older contents; sources are offsets there."""

@@ -67,17 +67,12 @@ class Predecessors:
         if before is None:
             return None
         base = self._truncated.get(node)
-        if is_anew:
-            if base is None or base.attr.size <= before.attr.size:
-                base = before
-            if size < before.attr.size >= GUESS_LEAST:
-                self._put(node, base)  # perhaps it is being written and only half there
-            else:
-                self._truncated.pop(node, None)
-        elif base is None:
+        if base is None or (is_anew and _are_alike(before.attr.size, size)):
             base = before
-        elif size >= base.attr.size - base.attr.size // _NEARLY:
-            del self._truncated[node]  # what was cut off has been written anew
+        if size >= base.attr.size - base.attr.size // _NEARLY:
+            self._truncated.pop(node, None)  # what was cut off, if it was, has been written anew
+        elif is_anew and base.attr.size >= GUESS_LEAST:
+            self._put(node, base)  # perhaps it is being written, and only half there
         if base.attr.size >= max(GUESS_LEAST, size // _ALIKE) and base.content is not None:
             return base
         return self._elsewhere(reader, node, before, size) or before
@@ -112,7 +107,7 @@ class Predecessors:
                 found = _file(reader, node, other)
                 if found is None:
                     continue
-                if max(found.attr.size, size) <= _ALIKE * min(found.attr.size, size):
+                if _are_alike(found.attr.size, size):
                     return found
                 if best is None or best.attr.size < found.attr.size:
                     best = found
@@ -130,6 +125,10 @@ class Predecessors:
             yield reader.child(directory, guess, at)
         for became in self._became.get((directory, saving.kind_of(name)), ()):
             yield reader.child(directory, became, at)
+
+
+def _are_alike(one: int, other: int) -> bool:
+    return max(one, other) <= _ALIKE * min(one, other)
 
 
 def _file(reader: Reader, node: NodeId, other: NodeId) -> NodeState | None:

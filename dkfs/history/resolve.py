@@ -25,7 +25,7 @@ from dkfs.store import Writer
 log = logging.getLogger(__name__)
 
 _STATES = 4096  # states kept, so that a busy file is not decoded again and again
-_MANIFESTS = 32  # of files, each with a few nodes
+_MANIFESTS = 8  # of files, with some 60 nodes of 15 KB each at most
 
 
 class Resolver:
