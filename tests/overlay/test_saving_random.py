@@ -2,7 +2,6 @@
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -123,26 +122,35 @@ class Saver:
             self.world.fs.names.unlink(self.world.root, name, ME)
 
 
-@pytest.fixture
-def small_world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, SMALL)
-    yield made
-    made.close()
+CHUNKINGS = {
+    "small chunks": (SMALL, range(8)),
+    "one chunk": (Chunking(), range(3)),
+    "no chunks": (Chunking(enabled=False, threshold=0), range(3)),
+}
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    ("chunking", "seed"),
+    [
+        pytest.param(chunking, seed, id=f"{name}, {seed}")
+        for name, (chunking, seeds) in CHUNKINGS.items()
+        for seed in seeds
+    ],
+)
 def test_every_version_of_files_saved_at_random_is_what_they_were(
-    small_world: World, seed: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, chunking: Chunking, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    world = World(tmp_path, chunking)
     monkeypatch.setattr(captures, "COPY_MOST", 3000)  # what is more is read later
     rng = random.Random(seed)
-    saver = Saver(small_world, rng)
+    saver = Saver(world, rng)
     for turn in range(5):
         if turn:
-            small_world.reopen()
+            world.reopen()
         for _ in range(40):
             saver.step()
         saver.close()
 
     saver.check()
-    assert list(check(small_world.store, read_data=True)) == []
+    assert list(check(world.store, read_data=True)) == []
+    world.close()
