@@ -79,12 +79,8 @@ def test_a_new_file_resembles_what_it_will_replace(writer: Writer) -> None:
 
     assert of(known, writer, 3, new, 300) == old
     known.begin([])
-<<<<<<< HEAD
     other = replace(new, name=b"other")
     assert of(known, writer, 3, other, LARGE) is other
-=======
-    assert of(known, writer, 3, replace(new, name=b"other"), LARGE).name == b"other"
->>>>>>> f8a45223705eee01d60bd5f4a4335484f44b3b90
 
 
 def test_a_new_file_resembles_what_its_name_tells(writer: Writer) -> None:
