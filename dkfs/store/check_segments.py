@@ -74,10 +74,15 @@ class SegmentChecker:
                 row = SegmentRow(self._size(number))
             if not row.is_dead:
                 rows[number] = row
-        if tail is not None and tail.segment and tail.segment not in self._unknown:
-            said = rows.get(tail.segment)
-            if said is None or said.length != tail.length:
-                self._notes.add(f"segment {tail.segment} is not {tail.length} bytes in its row")
+        if tail is not None and tail.segment:
+            # Its own row is as of when it began.
+            rows[tail.segment] = tail.row
+        elif tail is None:
+            # Where the newest ends says only the row that is damaged.
+            for number, row in rows.items():
+                if row.length < (size := self._size(number)):
+                    rows[number] = SegmentRow(size)
+                    self._unknown.add(number)
         return rows
 
     def _tail(self) -> Tail | None:

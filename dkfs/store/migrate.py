@@ -43,7 +43,6 @@ from dkfs.store.rows import (
     OLD_TAIL,
     SEGMENT_KEY,
     SEQ,
-    TAIL,
     TAIL_KEY,
     UUID_KEY,
     seal,
@@ -56,6 +55,7 @@ from dkfs.store.segments import (
     SegmentWriter,
     Tail,
     list_segments,
+    pack_tail,
     segment_path,
     sync_directory,
 )
@@ -132,8 +132,7 @@ def _make(store: Path, old: Index, on_progress: OnProgress) -> Migration:
                 for part in checkpoint(made, journal.txn, skip_damaged=True):
                     journal.write(part)
             output.sync()
-            for number, touched in output.touched.items():
-                rows[number] = SegmentRow(touched.length, touched.journal_bytes, journal.txn)
+            rows |= {**output.left, output.tail.segment: output.tail.row}
             with _Target(new) as target:
                 _put_last(target, output.tail, rows)
             new.cover()
@@ -225,7 +224,7 @@ class _Target:
 def _put_last(target: _Target, tail: Tail, rows: dict[int, SegmentRow]) -> None:
     """Put what belongs to the segments: the tail, what is known of each, and that a checkpoint is there."""
     meta = {
-        TAIL_KEY: TAIL.pack(tail.segment, tail.length, tail.records, tail.txn),
+        TAIL_KEY: pack_tail(tail),
         CHECKPOINT_KEY: SEQ.pack(tail.txn),
     }
     for key, record in meta.items():

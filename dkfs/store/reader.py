@@ -281,13 +281,19 @@ class Reader(View):
     def segments(self) -> Iterator[tuple[int, SegmentRow]]:
         """Yield the numbers of the segments with what is known of them; none in a store of format 1."""
         if "segments" in self._tables:
+            tail = self._newest()
             for key, data in self._range("segments", SEGMENT_KEY.pack(0), None):
-                yield int.from_bytes(key, "big"), decode_segment(data)
+                number = int.from_bytes(key, "big")
+                # Its own row is written when it begins and when it is given up.
+                yield number, tail.row if number == tail.segment else decode_segment(data)
 
     def segment(self, number: int) -> SegmentRow | None:
         """Return what is known of segment *number*, None if there is none; raises CorruptError."""
         data = self._get("segments", SEGMENT_KEY.pack(number))
-        return None if data is None else decode_segment(data)
+        if data is None:
+            return None
+        tail = self._newest()
+        return tail.row if number == tail.segment else decode_segment(data)
 
     def segment_numbers(self) -> frozenset[int]:
         """Return the numbers of the segments of the store, whether what is known of them is damaged or not."""
@@ -335,6 +341,12 @@ class Reader(View):
             if len(found) <= _SEARCHED and not any(found):
                 return
         super()._expect_other(table, key, damaged)
+
+    def _newest(self) -> Tail:
+        try:
+            return self.tail()
+        except CorruptError:
+            return Tail(0, 0, 0)
 
     def _read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
         if location.encoding in DELTAS:

@@ -276,7 +276,7 @@ def _put_meta(rows: Rows, findings: Findings, algorithm: str | None, *, last: in
     rows.put("meta", UUID_KEY, findings.uuid)
     if rows.get("meta", HASH_KEY) is None:
         rows.put("meta", HASH_KEY, (algorithm or _ALGORITHMS[0]).encode())
-    rows.put("meta", TAIL_KEY, TAIL.pack(0, 0, 0, last))
+    rows.put("meta", TAIL_KEY, TAIL.pack(0, 0, 0, last, 0))
     if findings.newest_checkpoint():
         rows.put("meta", CHECKPOINT_KEY, SEQ.pack(findings.newest_checkpoint()))
     for number, found in findings.segments.items():

@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dkfs.core.journal import TABLE_NUMBERS
-from dkfs.core.location import LOST, SegmentRow, decode_blob_location, encode_segment
+from dkfs.core.location import (
+    LOST,
+    SegmentRow,
+    decode_blob_location,
+    decode_segment,
+    encode_segment,
+)
 from dkfs.errors import CorruptError, DkfsError, StoreError
 from dkfs.model.ids import BlobId
 from dkfs.store.damage import Damage, DamageKind, Step
@@ -176,12 +182,14 @@ def _count(rows: Rows, findings: Findings) -> None:
         pass  # then the greatest that is used is the best that is known
     rows.put("meta", NEXT_NODE_KEY, SEQ.pack(following))
     newest = max([*findings.transactions, *findings.checkpoints, 0])
-    rows.put("meta", TAIL_KEY, TAIL.pack(0, 0, 0, newest))
+    rows.put("meta", TAIL_KEY, TAIL.pack(0, 0, 0, newest, 0))
     checkpoint = findings.newest_checkpoint()
     if checkpoint:
         rows.put("meta", CHECKPOINT_KEY, SEQ.pack(checkpoint))
     for number, found in findings.segments.items():
         key = SEGMENT_KEY.pack(number)
-        if not rows.has("segments", key):
+        record = rows.get("segments", key)
+        if record is None or decode_segment(record).length < found.length:
+            # What was the newest has an old row: where it ended said the row that is now new.
             row = SegmentRow(found.length, found.journal_bytes, found.journal_txn)
             rows.put("segments", key, encode_segment(row))

@@ -23,14 +23,14 @@ OLD_FORMAT: Final = (
 FORMAT_KEY: Final = b"format"  # u32, without a checksum, so that every dkfs can read it for ever
 UUID_KEY: Final = b"uuid"  # 16 bytes
 HASH_KEY: Final = b"hash"  # the name of the algorithm
-TAIL_KEY: Final = b"tail"  # u32 segment, u64 length, u32 records, u64 transactions
+TAIL_KEY: Final = b"tail"  # u32 segment, u64 length, u32 records, u64 transactions, u64 journals
 FORGOTTEN_KEY: Final = b"forgotten"  # u64: how many versions are not in the log any more
 CHECKPOINT_KEY: Final = b"checkpoint"  # u64: the transaction of the newest complete checkpoint
 NEXT_NODE_KEY: Final = b"next-node"  # u64
 CLEAN_KEY: Final = b"clean"  # one byte, 0 or 1
 UNJOURNALED: Final = frozenset((FORMAT_KEY, TAIL_KEY, CHECKPOINT_KEY, CLEAN_KEY))  # rows of meta
 NOTE_PREFIX: Final = b"note:"  # before the names of what history keeps in the table meta
-TAIL: Final = struct.Struct(">IQIQ")
+TAIL: Final = struct.Struct(">IQIQQ")
 OLD_TAIL: Final = struct.Struct(">IQI")
 SEGMENT_KEY: Final = struct.Struct(">I")
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from dkfs.core.location import JOURNAL, BlobLocation
+from dkfs.core.location import JOURNAL, BlobLocation, SegmentRow
 from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import BlobId
+from dkfs.store.rows import TAIL
 
 SEGMENTS_NAME: Final = "segments"
 UNFINISHED: Final = ".new"  # ends the name of a segment that is being made beside the writer
@@ -46,14 +47,17 @@ class Tail:
     length: int  # bytes
     records: int
     txn: int = 0  # transactions that wrote to the segments
+    journal_bytes: int = 0  # of the segment, in records of journals
+
+    @property
+    def row(self) -> SegmentRow:
+        """What is known of the newest segment: its journals are never older than the last transaction."""
+        return SegmentRow(self.length, self.journal_bytes, self.txn if self.journal_bytes else 0)
 
 
-@dataclass(slots=True)
-class Touched:
-    """What a transaction did to one segment."""
-
-    length: int = 0  # bytes; of the whole segment, afterwards
-    journal_bytes: int = 0  # that were added
+def pack_tail(tail: Tail) -> bytes:
+    """Return the record of *tail*."""
+    return TAIL.pack(tail.segment, tail.length, tail.records, tail.txn, tail.journal_bytes)
 
 
 class SegmentWriter:
@@ -73,7 +77,9 @@ class SegmentWriter:
         self._segment, self._length, self._records = tail.segment, tail.length, tail.records
         self._txn = tail.txn
         self._buffer = bytearray()
-        self.touched: dict[int, Touched] = {}  # segments that were written to since the last keep()
+        self.left: dict[int, SegmentRow] = {}  # segments that were given up since the last keep()
+        self._journal_bytes, self._journal_txn = tail.journal_bytes, tail.row.journal_txn
+        self._is_touched = False
         self._unsynced: list[int] = []  # fds of files written since the last sync, newest last
         self._is_new_file = False
         self._is_abandoned = False
@@ -100,8 +106,13 @@ class SegmentWriter:
     @property
     def tail(self) -> Tail:
         """Where the next record goes."""
-        txn = self._txn + 1 if self.touched else self._txn
-        return Tail(self._segment, self._length, self._records, txn)
+        txn = self._txn + 1 if self._is_touched else self._txn
+        return Tail(self._segment, self._length, self._records, txn, self._journal_bytes)
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether anything was written since the last keep()."""
+        return self._is_touched
 
     def append(self, blob: BlobId, stored: bytes, *, encoding: int, length: int) -> BlobLocation:
         """Add a record, perhaps only to the buffer, and return where it is; raises StoreError."""
@@ -113,10 +124,10 @@ class SegmentWriter:
         self._buffer += stored  # as record(), without a copy
         self._length += RECORD.size + len(stored)
         self._records += 1
-        touched = self.touched.get(self._segment) or self._touch()
-        touched.length = self._length
+        self._is_touched = True
         if encoding == JOURNAL:
-            touched.journal_bytes += RECORD.size + len(stored)
+            self._journal_bytes += RECORD.size + len(stored)
+            self._journal_txn = self._txn + 1
         if len(self._buffer) >= _BUFFER_LIMIT:
             self.flush()
         return location
@@ -153,7 +164,8 @@ class SegmentWriter:
         self.kept = self.tail
         self._made = []
         self._txn = self.kept.txn
-        self.touched = {}
+        self.left = {}
+        self._is_touched = False
 
     def forget(self) -> None:
         """Take back what was appended since the last keep()."""
@@ -175,7 +187,9 @@ class SegmentWriter:
         self.kept = tail
         self._segment, self._length, self._records = tail.segment, tail.length, tail.records
         self._txn = tail.txn
-        self.touched = {}
+        self._journal_bytes, self._journal_txn = tail.journal_bytes, tail.row.journal_txn
+        self.left = {}
+        self._is_touched = False
         with self._failing("restored"):
             for number in self._made:
                 if number > tail.segment:
@@ -211,13 +225,13 @@ class SegmentWriter:
             )
         self._is_abandoned = False
 
-    def _touch(self) -> Touched:
-        return self.touched.setdefault(self._segment, Touched())
-
     def roll(self) -> None:
         """Seal the newest segment and begin another; raises StoreError."""
         if self._fd >= 0:
             self._seal()
+        if self._segment:
+            row = SegmentRow(self._length, self._journal_bytes, self._journal_txn)
+            self.left[self._segment] = row
         with self._failing("made"):
             number = self.allocate()
             self._made.append(number)
@@ -226,15 +240,15 @@ class SegmentWriter:
             self._fd = os.open(path, flags, 0o600)
             os.fchmod(self._fd, 0o600)  # the umask may have taken bits away
         self._segment, self._records = number, 0
-        self._is_new_file = True
+        self._journal_bytes = self._journal_txn = 0
+        self._is_new_file = self._is_touched = True
         self._buffer += header(number, self._uuid)
         self._length = HEADER_SIZE
-        self._touch().length = self._length
 
     def _seal(self) -> None:
         self._buffer += footer(self._records, self._length)
         self._length += FOOTER.size
-        self._touch().length = self._length
+        self._is_touched = True
         self.flush()
         if self._fd not in self._unsynced:
             self._unsynced.append(self._fd)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import lmdb
 
 from dkfs.core.journal import TABLE_NUMBERS
-from dkfs.core.location import SegmentRow, encode_segment
+from dkfs.core.location import SegmentRow, decode_segment, encode_segment
 from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import ROOT, NodeId
 from dkfs.store.blobs import BlobSource
@@ -25,12 +25,11 @@ from dkfs.store.rows import (
     NEXT_NODE_KEY,
     SEGMENT_KEY,
     SEQ,
-    TAIL,
     TAIL_KEY,
     UUID_KEY,
     seal,
 )
-from dkfs.store.segments import Tail
+from dkfs.store.segments import Tail, pack_tail
 from dkfs.store.side import WriteSide
 
 log = logging.getLogger(__name__)
@@ -121,7 +120,7 @@ class Transaction(Reader):
             self._keep("meta", NEXT_NODE_KEY, SEQ.pack(self._next_node))
         if self._forgotten != self._committed_forgotten:
             self._keep("meta", FORGOTTEN_KEY, SEQ.pack(self._forgotten))
-        if side.output.touched or self._has_checkpoint or not self._journal.is_empty:
+        if side.output.is_touched or self._has_checkpoint or not self._journal.is_empty:
             self._put_journal()
             side.output.sync()
             self._put_segments(side.output.tail)
@@ -151,23 +150,25 @@ class Transaction(Reader):
 
     def _put_segments(self, tail: Tail) -> None:
         """Put the rows that make what was written to the segments part of the store."""
-        record = TAIL.pack(tail.segment, tail.length, tail.records, tail.txn)
-        self._put("meta", TAIL_KEY, record)
-        for number, touched in self._side.output.touched.items():
-            try:
-                row = self.segment(number) or SegmentRow(0)
-            except CorruptError as exc:
-                log.warning("written again: %s", exc)
-                row = SegmentRow(0, 0, tail.txn)
-            journal_bytes = row.journal_bytes + touched.journal_bytes
-            journal_txn = tail.txn if touched.journal_bytes else row.journal_txn
-            row = replace(
-                row,
-                length=touched.length,
-                journal_bytes=journal_bytes,
-                journal_txn=journal_txn,
+        rows = dict(self._side.output.left)
+        key = SEGMENT_KEY.pack(tail.segment)
+        if tail.segment != self._side.output.kept.segment or not self.has_row("segments", key):
+            rows[tail.segment] = tail.row
+        for number, row in rows.items():
+            self._put(
+                "segments", SEGMENT_KEY.pack(number), encode_segment(self._alive(number, row))
             )
-            self._put("segments", SEGMENT_KEY.pack(number), encode_segment(row))
+        self._put("meta", TAIL_KEY, pack_tail(tail))
+
+    def _alive(self, number: int, row: SegmentRow) -> SegmentRow:
+        """Return *row*, dead if the transaction has found that nothing in the segment is needed."""
+        try:
+            data = self._get("segments", SEGMENT_KEY.pack(number))
+            known = row if data is None else decode_segment(data)
+        except CorruptError as exc:
+            log.warning("written again: %s", exc)
+            known = row
+        return replace(row, is_dead=known.is_dead, death=known.death)
 
     def _keep(self, table: str, key: bytes, record: bytes) -> None:
         """Put a row, and its copy into the journal if the table has one."""

@@ -4,13 +4,14 @@ import pytest
 
 from dkfs.core import codec
 from dkfs.core.journal import TABLES_JOURNALED, JournalPart, decode_journal, decode_journal_head
-from dkfs.errors import StoreError
+from dkfs.core.location import SegmentRow, decode_segment
+from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import ROOT, NodeId, Seq
 from dkfs.model.operation import OpKind, Tag
 from dkfs.store import Store
 from dkfs.store import journals as journals_module
 from dkfs.store.journals import checkpoint
-from dkfs.store.rows import SEQ, UNJOURNALED, unseal
+from dkfs.store.rows import SEGMENT_KEY, SEQ, TAIL_KEY, UNJOURNALED, unseal
 from tests.store.making import TIME_NS, add_file, append, file_state, journals
 
 Rows = dict[tuple[str, bytes], bytes]
@@ -184,6 +185,45 @@ def test_the_index_knows_every_segment_and_its_journals(path: Path) -> None:
         assert all(row.journal_bytes > 0 for row in rows.values())
         assert reader.segment_numbers() == set(rows)
         assert reader.segment(99) is None
+
+
+def test_the_row_of_the_newest_segment_is_written_when_it_begins_and_when_it_is_left(
+    path: Path,
+) -> None:
+    def row(number: int) -> SegmentRow:
+        with Store.open(path, writable=False) as store, store.read() as reader:
+            (value,) = (v for k, v in reader.rows("segments") if k == SEGMENT_KEY.pack(number))
+            return decode_segment(unseal("segments", SEGMENT_KEY.pack(number), value))
+
+    with Store.open(path, writable=True, segment_limit=1500) as store:
+        add_file(store, b"f0", b"0" * 300)
+        begun = row(1)
+        add_file(store, b"f1", b"1" * 300)
+        assert row(1) == begun
+        with store.read() as reader:
+            now = reader.segment(1)
+            assert now is not None
+            assert now.length == store.segment_sizes()[1] > begun.length
+            assert (now.journal_txn, begun.journal_txn) == (2, 1)
+            assert now.journal_bytes > begun.journal_bytes > 0
+        for i in range(9):
+            add_file(store, b"g%d" % i, b"%d" % i * 300)
+        newest = max(store.segment_sizes())
+        assert newest > 1
+        left = row(1)
+        assert left.length == store.segment_sizes()[1]
+        assert left.journal_txn > 2
+
+
+def test_what_is_known_of_segments_can_be_read_without_the_tail(path: Path) -> None:
+    fill(path)
+    with Store.open(path, writable=True) as store, store.write() as writer:
+        writer._txn.put(TAIL_KEY, b"nonsense", db=writer._tables["meta"])
+
+    with Store.open(path, writable=False) as store, store.read() as reader:
+        assert set(dict(reader.segments())) == reader.segment_numbers()
+        with pytest.raises(CorruptError):
+            reader.tail()
 
 
 def test_forgotten_versions_are_counted(path: Path) -> None:
