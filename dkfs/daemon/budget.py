@@ -91,7 +91,7 @@ class Budget:
         """Forget what may be forgotten, and collect; say so if that is not enough."""
         if time.monotonic() < self._not_before_s:
             return
-        async with self._maintenance.alone("staying below the budget"):
+        async with self._maintenance.alone("the keeping small", is_quiet=True):
             rest = Rest()
             forgotten = 0
             if self._rules is not None:

@@ -63,21 +63,29 @@ class Maintenance:
         self._store = store
         self._reserve = reserve
         self._doing = ""
+        self._is_quiet = False
         self._busy = trio.Lock()
 
     @asynccontextmanager
-    async def alone(self, doing: str) -> AsyncIterator[None]:
-        """For the length of the block nobody else maintains the store; raises StoreBusyError."""
-        try:
-            self._busy.acquire_nowait()
-        except trio.WouldBlock:
-            raise StoreBusyError(
-                f"{self._doing} of store {self._store.path} is under way, expected none"
-            ) from None
-        self._doing = doing
+    async def alone(self, doing: str, *, is_quiet: bool = False) -> AsyncIterator[None]:
+        """For the length of the block nobody else maintains the store; raises StoreBusyError.
+
+        What *is_quiet* nobody asked for: who asks for something waits until it is done.
+        """
+        if self._is_quiet and not is_quiet:
+            await self._busy.acquire()
+        else:
+            try:
+                self._busy.acquire_nowait()
+            except trio.WouldBlock:
+                raise StoreBusyError(
+                    f"{self._doing} of store {self._store.path} is under way, expected none"
+                ) from None
+        self._doing, self._is_quiet = doing, is_quiet
         try:
             yield
         finally:
+            self._is_quiet = False
             self._busy.release()
 
     @asynccontextmanager
