@@ -30,7 +30,7 @@ def seqs(
         return [line.seq for line in log(reader, path, since=since, until=until, by=by)]
 
 
-def told(history: ModelHistory, path: bytes) -> list[tuple[int, str, OpKind]]:
+def told(history: ModelHistory, path: bytes) -> list[tuple[int, str, OpKind | None]]:
     with history.store.read() as reader:
         return [(each.seq, each.change, each.kind) for each in file_history(reader, path)]
 
