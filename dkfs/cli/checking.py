@@ -18,6 +18,7 @@ from dkfs.store.selection import Selection
 from dkfs.store.verified import START, Place
 
 GoesOn = Callable[[int], bool]
+OnProgress = Callable[[str, int, int], None]
 
 # That are printed for people; programs get all of them.
 _DAMAGES_SHOWN: Final = 100
@@ -48,6 +49,8 @@ class Request:
     read: Selection | None = None  # None: no data
     start: Place = START
     goes_on: GoesOn | None = None
+    on_progress: OnProgress | None = None  # hears of it beside the terminal
+    on_check: Callable[[Check, Found], None] | None = None  # hears of the check as it begins
     from_disk: bool = False
 
 
@@ -116,9 +119,11 @@ def look(store: Path, request: Request, printer: Printer) -> Found:
                     read=request.read,
                     start=request.start,
                     goes_on=request.goes_on or _always,
-                    on_progress=progress.tell,
+                    on_progress=_both(progress.tell, request.on_progress),
                     from_disk=request.from_disk,
                 )
+                if request.on_check is not None:
+                    request.on_check(check, found)
                 for damage in check.run():
                     found.damages.append(damage)
                     printer.damage(damage)
@@ -161,6 +166,17 @@ def _print_affected(store: Store, damages: list[Damage], printer: Printer) -> in
             paths.add(found.path)
             printer.affected(found)
     return len(paths)
+
+
+def _both(first: OnProgress, second: OnProgress | None) -> OnProgress:
+    if second is None:
+        return first
+
+    def tell(what: str, done: int, total: int) -> None:
+        first(what, done, total)
+        second(what, done, total)
+
+    return tell
 
 
 def _always(passed: int) -> bool:  # noqa: ARG001 - see Check

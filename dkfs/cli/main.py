@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "redo": "take back the last undo",
     "migrate": "make an older store one of today's format",
     "check": "look for damage in a store, and repair it",
+    "scrub": "read and verify everything in a store, slowly",
     "completion": "print a completion script for bash, zsh or fish",
     "help": "explain a topic or a command",
 }

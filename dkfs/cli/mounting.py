@@ -76,6 +76,11 @@ def add_mount_flags(parser: Parser) -> None:
         metavar="SIZE",
         help="keep so much of the disk, once it has less than 4G left, for when it is full (default 16M; 0 = none)",
     )
+    group.add_argument(
+        "--scrub-interval",
+        metavar="TIME",
+        help="verify everything in the store so often, slowly (default 30d; 0 = never)",
+    )
     group.add_argument("--engine", metavar="NAME", help="auto (default) or pyfuse3")
     group.add_argument("--io", metavar="MODE", help="strict (default)")
 

@@ -15,9 +15,11 @@ from dkfs.cli.asking import ask, number
 from dkfs.cli.location import find, store_of
 from dkfs.cli.output import aligned, emit, local_time, printable, size_text
 from dkfs.cli.parser import Parser, new_parser
+from dkfs.cli.scrubbing import last_text, scrub_lines
 from dkfs.cli.umount import find_mount
+from dkfs.daemon.control import scrub_members
 from dkfs.errors import MountError
-from dkfs.store import Store
+from dkfs.store import Store, verified
 
 _LABELS: Final = (
     ("state_dir", "state directory"),
@@ -53,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         answer = ask(store, "status")
     except MountError:
-        _print({"store": os.fspath(store), "last": last}, stored, args, "not mounted")
+        known = scrub_members(verified.load(store, verified.SCRUB))
+        _print({"store": os.fspath(store), "last": last, **known}, stored, args, "not mounted")
         return 1
     recording = answer.get("recording") is True
     _print(answer, stored, args, "recording" if recording else "NOT recording")
@@ -70,6 +73,9 @@ def _print(
     rows = [("state", printable(state))]
     rows += [(label, _text(key, answer)) for key, label in _LABELS if key in answer]
     rows.append(("store size", size_text(sum(stored.values()))))
+    rows.append(("last scrub", last_text(answer)))
+    if answer.get("scrub_running") is True:
+        rows.append(("scrub", scrub_lines(answer)[0]))
     print("\n".join(aligned(rows)))
 
 

@@ -21,7 +21,7 @@ _NOISE: Final = frozenset(
 _OWN: Final = frozenset(
     (
         *("store", "snapdir", "engine", "io", "capture_interval", "metrics_addr", "prefer"),
-        *("log_file", "hash_algo", "fsname", "budget", "reserve"),
+        *("log_file", "hash_algo", "fsname", "budget", "reserve", "scrub_interval"),
     )
 )
 # The setting that an option is about, and what it says of it.

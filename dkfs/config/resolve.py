@@ -6,12 +6,13 @@ from dkfs.config.contents import chunking_of, encoding_of
 from dkfs.config.seed import check_seed
 from dkfs.config.settings import (
     DEFAULT_METRICS_ADDR,
+    DEFAULT_SCRUB_INTERVAL,
     DEFAULT_STATE_DIR,
     DEFAULT_STORE,
     MountSettings,
 )
 from dkfs.config.sources import Layer
-from dkfs.config.values import Given, boolean, choice, path, seconds, size
+from dkfs.config.values import Given, boolean, choice, interval, path, seconds, size
 from dkfs.store.reserve import RESERVE_SIZE
 
 
@@ -53,6 +54,7 @@ def resolve(given: Layer, *, base: Path) -> MountSettings:
         debug=boolean(default("debug", "false")),
         budget=size(default("budget", "0")) or None,
         reserve=size(default("reserve", str(RESERVE_SIZE))),
+        scrub_interval_s=interval(default("scrub_interval", DEFAULT_SCRUB_INTERVAL)),
         prefer=choice(default("prefer", "newer"), ("newer", "store", "dir")),
     )
 

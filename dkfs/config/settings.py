@@ -21,6 +21,12 @@ DEFAULT_STORE: Final = Path(
     "/deltas/db"
 )  # the seed's /deltas/db.bolt; the store is a directory here
 _CHUNKING: Final = Chunking()
+# As the timers of ZFS and btrfs have it: often enough to find what rots while another copy is still to be had, and
+# seldom enough that reading everything, at 20 MiB a second, is a small part of what a disk does.
+DEFAULT_SCRUB_INTERVAL: Final = "30d"
+SCRUB_RATE: Final = (
+    20 << 20
+)  # bytes a second: 1 GiB in less than a minute, a tenth of what a slow disk can do
 DEFAULT_METRICS_ADDR: Final = ":9911"  # the seed's
 
 
@@ -53,4 +59,5 @@ class MountSettings:
     budget: int | None = None  # bytes of the store above which versions are forgotten; None: never
     reserve: int = RESERVE_SIZE  # bytes of the disk kept for when it is full
     retention: Rules | None = None  # what is kept when versions are forgotten; None: not said
+    scrub_interval_s: float | None = 30 * 86_400.0  # between scrubs; None: none unasked
     prefer: Prefer = "newer"  # who wins at a mount when the state_dir and the store differ

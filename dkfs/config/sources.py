@@ -29,6 +29,7 @@ NAMES: Final = (
     "read_only",
     "budget",
     "reserve",
+    "scrub_interval",
 )
 TABLES: Final = ("retention",)  # of a configuration file, beside the settings
 _PATHS: Final = ("state_dir", "store", "log_file")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from dkfs.core.durations import parse as parse_duration
 from dkfs.errors import UsageError
 
 T = TypeVar("T", bound=str)
@@ -17,6 +18,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _DURATION: Final = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<unit>ms|s|m|h|)")
 _SIZE: Final = re.compile(r"(?P<number>[0-9]{1,18})(?:(?P<unit>[KMGTkmgt])(?:iB|B)?|B)?")
 _SIZE_BITS: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
+_DAY_S: Final = 86_400
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -45,6 +47,17 @@ def seconds(given: Given) -> float:
     if not 0.0 < value < math.inf:
         raise UsageError(f"{given.where}: {given.text!r}, expected a time such as 0.5, 500ms or 2s")
     return value
+
+
+def interval(given: Given) -> float | None:
+    """Return a time in seconds between two of something: 30d, 12h, 90min; None for 0, never. Raises UsageError."""
+    if given.text == "0":
+        return None
+    try:
+        found = parse_duration(given.text)
+    except UsageError as exc:
+        raise UsageError(f"{given.where}: {exc}; or 0, for never") from None
+    return float((found.months * 30 + found.days) * _DAY_S + found.seconds)
 
 
 def count(given: Given) -> int:

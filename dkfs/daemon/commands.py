@@ -15,6 +15,7 @@ from dkfs.daemon.control import Message
 from dkfs.daemon.forgetting import Forgetting
 from dkfs.daemon.listener import Say
 from dkfs.daemon.maintenance import Maintenance
+from dkfs.daemon.scrubbing import Scrubbing
 from dkfs.errors import StoreError, UsageError
 from dkfs.fuse import connection
 from dkfs.fuse.invalidate import invalidate
@@ -61,6 +62,8 @@ class Commands:
             "release": self._release,
             "stop": self._stop_mount,
         }
+        self.scrubbing = Scrubbing(fs.store.path, settings.scrub_interval_s)
+        self._commands["scrub"] = self.scrubbing.command
         reserve = Reserve(fs.store.path, settings.reserve)
         reserve.keep()
         self.maintenance = Maintenance(fs.store, reserve)
@@ -119,6 +122,7 @@ class Commands:
             "files_open": len(fs.files.handles),
             "inodes": len(fs.table),
             "since": self._since,
+            **self.scrubbing.members(),
         }
 
     async def _flush(self, _: Message) -> Message:

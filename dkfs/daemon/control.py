@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dkfs import errors
 from dkfs.errors import DkfsError, MountError, NotMountedError
+from dkfs.store.verified import Verified
 
 SOCKET_NAME = "control"
 _MOST = 16 * 1024 * 1024  # bytes in one line
@@ -65,6 +66,14 @@ def address(store: Path) -> Iterator[str]:
 def error_message(exc: DkfsError) -> Message:
     """Return the line that carries *exc* to the other side."""
     return {"message_type": "error", "class": type(exc).__name__, "message": str(exc)}
+
+
+def scrub_members(known: Verified) -> Message:
+    """Return what is remembered of scrubs, as an answer has it."""
+    return {
+        "scrub_finished": known.finished_ns / 1e9 if known.finished_ns else None,
+        "scrub_damage": known.finished_damage if known.finished_ns else None,
+    }
 
 
 def parse(line: bytes) -> Message:

@@ -116,6 +116,7 @@ class Service:
             index_bytes=size.index_bytes,
             segment_bytes=size.segment_bytes,
             upkeep=self._budget.upkeep() if self._budget else None,
+            scrub=self._commands.scrubbing.state() if self._commands else None,
         )
 
     def finished(self, complete: bool) -> None:  # noqa: FBT001 - told once, by one caller
@@ -142,6 +143,7 @@ class Service:
                 nursery.start_soon(self._announce, on_mounted)
                 nursery.start_soon(self._count)
                 nursery.start_soon(self._budget.watch)
+                nursery.start_soon(self._commands.scrubbing.watch)
                 await connection.serve()
                 self._ready = False
                 await self._commands.drained()

@@ -22,6 +22,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from dkfs.metrics.histogram import Histogram
+from dkfs.metrics.scrub import Scrub
+from dkfs.metrics.scrub import families as scrub_families
 from dkfs.metrics.upkeep import Upkeep
 from dkfs.metrics.upkeep import families as upkeep_families
 
@@ -54,6 +56,7 @@ class Gauges:
     files: int | None = None  # in the history, as it is now; None = not known
     large_files: int | None = None  # ... those that are stored in chunks
     upkeep: Upkeep | None = None  # None = nobody does any
+    scrub: Scrub | None = None  # None = nobody does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +297,8 @@ class Metrics(Collector):
         yield commits
         if gauges.upkeep is not None:
             yield from upkeep_families(gauges.upkeep)
+        if gauges.scrub is not None:
+            yield from scrub_families(gauges.scrub)
         yield _histogram(
             "dkfs_request_duration_seconds",
             "Time in which a request of the kernel was answered",

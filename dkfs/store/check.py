@@ -77,7 +77,8 @@ class Check:
         """
         self.counts = Counts()
         self.is_structure_checked = False
-        self.at: Place | None = start or Place()  # data before it were read; None: all were
+        self._start = start or Place()
+        self._data: DataChecker | None = None
         self._store = store
         self._read = read
         self._goes_on = goes_on
@@ -86,8 +87,15 @@ class Check:
         self._notes = Notes()
         self._told: set[BlobId] = set()  # damaged blobs of which nothing more is said
 
+    @property
+    def at(self) -> Place | None:
+        """Where the reading of data is: everything before it was read; None: it came to the end."""
+        if self._data is not None:
+            return self._data.at
+        return None if self.is_structure_checked and self._read is None else self._start
+
     def run(self) -> Iterator[Damage]:
-        """Yield everything that is wrong; afterwards `counts` and `at` tell how far it came."""
+        """Yield everything that is wrong; `counts` and `at` tell how far it came."""
         problems = self._store.verify_index()
         if problems:
             # Whoever followed such pages could be led anywhere.
@@ -105,10 +113,8 @@ class Check:
             yield from self._take()
             return
         self.is_structure_checked = True
-        if self._read is None:
-            self.at = None
-        else:
-            yield from self._data(places, self._read)
+        if self._read is not None:
+            yield from self._read_data(places, self._read)
 
     def _take(self) -> Iterator[Damage]:
         for damage in self._notes.take():
@@ -141,24 +147,19 @@ class Check:
         yield lambda: blobs.run(known=segments.known)
         counts.blobs, counts.stored_bytes = blobs.count, places.stored_bytes
 
-    def _data(self, places: Places, selection: Selection) -> Iterator[Damage]:
-        data = DataChecker(
+    def _read_data(self, places: Places, selection: Selection) -> Iterator[Damage]:
+        self._data = data = DataChecker(
             self._store,
             places,
             selection,
-            start=self.at or Place(),
+            start=self._start,
             goes_on=self._goes_on,
             on_progress=self._on_progress,
             from_disk=self._from_disk,
         )
         for damage in data.run():
-            self._count(data)
             if damage.blob not in self._told:
                 yield damage
-        self._count(data)
-
-    def _count(self, data: DataChecker) -> None:
-        self.at = data.at
         self.counts.read_blobs, self.counts.read_bytes = data.read_blobs, data.read_bytes
 
     def _tick(self, what: str, done: int, total: int) -> None:

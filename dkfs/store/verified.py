@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 FILE_NAME: Final = "verified.json"
+SCRUB: Final = "scrub"  # who remembers
 _FORMAT: Final = 1
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,10 @@ class Verified:
     finished_ns: int = 0  # when the last whole pass ended; 0: there was none
     finished_damage: int = 0  # found in it
     since_ns: int = 0  # when the store was first seen by who asks for passes at intervals
+
+    def see(self, now_ns: int) -> Self:
+        """Return this with the store seen for the first time."""
+        return replace(self, since_ns=now_ns)
 
     def begin(self, now_ns: int) -> Self:
         """Return this with a new pass begun, if none is under way."""

@@ -239,8 +239,30 @@ def test_status_tells_what_the_daemon_tells_and_the_size_of_the_store(
         "queued operations  2",
         "queued bytes       2.0 KiB",
     ]
-    assert result.lines[-2] == "lag                0.013 s"
-    assert result.lines[-1].startswith("store size         ")
+    assert result.lines[8] == "lag                0.013 s"
+    assert result.lines[9].startswith("store size         ")
+    assert result.lines[10:] == ["last scrub         never"]
+
+
+def test_status_tells_of_the_last_scrub_and_of_the_one_under_way(
+    dkfs: Dkfs, daemon: Daemon, store: Path
+) -> None:
+    members: dict[str, object] = {
+        "scrub_running": True,
+        "scrub_done_bytes": 2048,
+        "scrub_total_bytes": 1 << 20,
+        "scrub_found": 1,
+        "scrub_finished": 1_700_000_000.5,
+        "scrub_damage": 2,
+    }
+    daemon.result("status", **STATUS | members)
+
+    result = dkfs("status", "--store", store)
+
+    assert result.lines[-2:] == [
+        "last scrub         2023-11-14T22:13:20.500+00:00, 2 damages",
+        "scrub              scrubbing, 2.0 KiB of 1.0 MiB read, 1 damaged",
+    ]
 
 
 def test_status_fails_where_nothing_is_recorded(dkfs: Dkfs, daemon: Daemon, store: Path) -> None:

@@ -51,6 +51,7 @@ def test_everything_that_can_be_said() -> None:
         prefer="dir",
         budget="1G",
         reserve="1M",
+        scrub_interval="12h",
     ) == MountSettings(
         state_dir=Path("/s"),
         mountpoint=Path("/m"),
@@ -68,6 +69,7 @@ def test_everything_that_can_be_said() -> None:
         io="strict",
         fsname="name",
         capture_interval_s=0.5,
+        scrub_interval_s=43_200.0,
         hash_algo="sha256",
         metrics_addr=None,
         log_file=Path("/l"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dkfs.config.values import Given, boolean, choice, count, path, seconds, size
+from dkfs.config.values import Given, boolean, choice, count, interval, path, seconds, size
 from dkfs.errors import UsageError
 
 
@@ -106,3 +106,17 @@ def test_size_without_a_letter_is_in_the_unit_of_its_setting() -> None:
 def test_what_cannot_be_a_size_is_an_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"DKFS_THING: .*, expected a size such as"):
         size(given(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("30d", 2_592_000.0), ("1m", 2_592_000.0), ("12h", 43_200.0), ("90min", 5400.0), ("0", None)],
+)
+def test_an_interval_is_a_length_of_time_or_never(text: str, expected: float | None) -> None:
+    assert interval(given(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1d", "30", "0d"])
+def test_what_is_no_interval_is_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match=r"DKFS_THING: .* or 0, for never"):
+        interval(given(text))
