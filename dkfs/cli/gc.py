@@ -1,11 +1,14 @@
 """Give back to the disk what nothing in the history needs any more.
 
-    dkfs gc [-n] [--max-unused PERCENT]
+    dkfs gc [-n] [--max-unused PERCENT] [--repack [--throttle SIZE]]
 
 What forgotten versions held leaves the store.  Segments, files of the store, are rewritten where PERCENT of them or
 more (default 10) is of no use; with 0, everything comes back that can.  A directory that is mounted goes on being
 served and recorded meanwhile.  The index becomes smaller, too, if nobody else has the store open; otherwise what is
 free in it is used again.
+
+With --repack, what is stored is also encoded once more, as small as it can be, which takes about a second for two
+megabytes; it reads SIZE a second at most with --throttle.  What was repacked before is left alone.
 
 exit status:
   0 done, 1 the daemon could not, 2 usage, 4 store trouble, 5 damage hides what is needed: `dkfs check --repair` first
@@ -21,11 +24,13 @@ from dkfs.cli.location import find
 from dkfs.cli.output import emit, note, size_text
 from dkfs.cli.parser import Parser, add_dry_run, new_parser
 from dkfs.cli.progress import Progress
+from dkfs.config.values import Given, size
 from dkfs.daemon.maintenance import described
 from dkfs.errors import UsageError
 from dkfs.store import Store
 from dkfs.store.collect import Collection, Pace
 from dkfs.store.collect_plan import MAX_UNUSED
+from dkfs.store.collect_repack import Repacking
 from dkfs.store.collect_survey import Findings, Survey
 from dkfs.store.compact import compact, worth
 from dkfs.store.reserve import RESERVE_NAME, Reserve
@@ -42,6 +47,14 @@ def add_parser() -> Parser:
         metavar="PERCENT",
         help="what a segment may hold for nothing before it is rewritten (default 10)",
     )
+    parser.add_argument(
+        "--repack",
+        action="store_true",
+        help="encode what is stored once more, as small as it can be",
+    )
+    parser.add_argument(
+        "--throttle", metavar="SIZE", help="repack no more than SIZE a second, such as 1M"
+    )
     add_dry_run(parser)
     return parser
 
@@ -49,14 +62,22 @@ def add_parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit status."""
     max_unused = _share(args)
+    rate = size(Given(args.throttle, "--throttle")) if "throttle" in args else None
+    if rate == 0 or (rate and "repack" not in args):
+        raise UsageError("--throttle: expected --repack, and a size above 0 for each second")
+    repacking = Repacking(rate=rate) if "repack" in args else None
     store = find(args).store
     is_live = is_served(store)
     if "dry_run" in args:
         _foretell(args, store, max_unused, is_live=is_live)
     elif is_live:
-        _tell(args, ask(store, "gc", max_unused=max_unused), 0)
+        _tell(
+            args,
+            ask(store, "gc", max_unused=max_unused, repack=repacking is not None, throttle=rate),
+            0,
+        )
     else:
-        answer = _collect(store, max_unused)
+        answer = _collect(store, max_unused, repacking)
         _tell(args, answer, compact(store, max_unused=max_unused))
     return 0
 
@@ -74,7 +95,7 @@ def _share(args: argparse.Namespace) -> float:
     return percent / 100
 
 
-def _collect(place: Path, max_unused: float) -> Answer:
+def _collect(place: Path, max_unused: float, repacking: Repacking | None) -> Answer:
     with Progress("gc") as progress, Store.open(place, writable=True) as store:
 
         def say(_: str, done: int, total: int) -> None:
@@ -86,7 +107,7 @@ def _collect(place: Path, max_unused: float) -> Answer:
             reserve=Reserve(place, _reserved(place)),
             pace=Pace(slice_s=_SLICE_S, pause=lambda _: None),
             say=say,
-        ).run(max_unused=max_unused)
+        ).run(max_unused=max_unused, repacking=repacking)
     return described(report)
 
 
@@ -125,6 +146,8 @@ def _foretell(args: argparse.Namespace, place: Path, max_unused: float, *, is_li
         f"would rewrite {len(findings.plan.victims)} segments, writing"
         f" {size_text(findings.plan.copied)}; {size_text(back)} would come back to the disk"
     )
+    if "repack" in args:
+        print("what repacking brings beside is known when it is done")
     if is_live and unused:
         print(
             f"{size_text(unused)} of the index are free too: they are used again, and come back"

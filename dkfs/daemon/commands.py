@@ -66,7 +66,7 @@ class Commands:
         self._commands["scrub"] = self.scrubbing.command
         reserve = Reserve(fs.store.path, settings.reserve)
         reserve.keep()
-        self.maintenance = Maintenance(fs.store, reserve)
+        self.maintenance = Maintenance(fs.store, reserve, depth=settings.encoding.depth)
         forgetting = Forgetting(fs.store, self.maintenance)
         # Those that take long: they say how far they are.
         self._lasting: dict[str, Callable[[Message, Say], Awaitable[Message]]] = {

@@ -27,6 +27,7 @@ from dkfs.history.retain import Row
 from dkfs.store import Store
 from dkfs.store.collect import Collection, Pace, Report
 from dkfs.store.collect_plan import MAX_UNUSED
+from dkfs.store.collect_repack import Repacking
 from dkfs.store.collect_survey import Findings
 from dkfs.store.reserve import Reserve
 
@@ -57,11 +58,13 @@ class Totals:
 class Maintenance:
     """Keeps one store small while it is being written."""
 
-    def __init__(self, store: Store, reserve: Reserve) -> None:
+    def __init__(self, store: Store, reserve: Reserve, *, depth: int) -> None:
+        """*depth*: of differences to differences, at most, where blobs are encoded again."""
         self.totals = Totals()
         self.slices = threading.Lock()  # held by whoever changes what exists: a slice, a rollback
         self._store = store
         self._reserve = reserve
+        self._depth = depth
         self._doing = ""
         self._is_quiet = False
         self._busy = trio.Lock()
@@ -124,13 +127,26 @@ class Maintenance:
         max_unused = request.get("max_unused", MAX_UNUSED)
         if not isinstance(max_unused, int | float) or not 0 <= max_unused <= 1:
             raise UsageError('control request: "max_unused" is not a number from 0 to 1')
+        repacking = self._repacking(request)
         async with self.alone("a collection"):
-            return described(await self.collect(Rest(say), max_unused=max_unused))
+            return described(
+                await self.collect(Rest(say), max_unused=max_unused, repacking=repacking)
+            )
 
-    async def collect(self, rest: "Rest", *, max_unused: float) -> Report:
+    def _repacking(self, request: Message) -> Repacking | None:
+        rate = request.get("throttle")
+        if rate is not None and not (isinstance(rate, int) and rate > 0):
+            raise UsageError('control request: "throttle" is not a number above 0')
+        if request.get("repack") is not True:
+            return None
+        return Repacking(depth=self._depth, rate=rate)
+
+    async def collect(
+        self, rest: "Rest", *, max_unused: float, repacking: Repacking | None = None
+    ) -> Report:
         """Collect; who calls it is alone()."""
         try:
-            report = await trio.to_thread.run_sync(self._collect, rest, max_unused)
+            report = await trio.to_thread.run_sync(self._collect, rest, max_unused, repacking)
         except BaseException:
             self.totals.failures += 1
             raise
@@ -161,7 +177,7 @@ class Maintenance:
                     self.forget_slowly(partial(_forget_contents, store, rows), rest)
         return done.forgotten
 
-    def _collect(self, rest: "Rest", max_unused: float) -> Report:
+    def _collect(self, rest: "Rest", max_unused: float, repacking: Repacking | None) -> Report:
         limit = self._store.segment_limit
         with RemoteSurvey(self._store.path, limit=limit, say=rest.say) as survey:
             return Collection(
@@ -171,7 +187,7 @@ class Maintenance:
                 pace=Pace(slice_s=_SLICE_S, pause=rest.pause),
                 say=rest.say,
                 exclusive=self.slices,
-            ).run(max_unused=max_unused)
+            ).run(max_unused=max_unused, repacking=repacking)
 
 
 def _forget_contents(store: Store, rows: Sequence[Row], pace: forgetting.Pace) -> int:

@@ -26,6 +26,7 @@ from dkfs.history.retain import Row
 from dkfs.model.ids import Seq
 from dkfs.store import Store
 from dkfs.store.collect_copy import Copied
+from dkfs.store.collect_repack import Repacking
 from dkfs.store.collect_survey import Findings, Progress
 from dkfs.store.collect_sweep import JournalRecord, Swap
 
@@ -74,9 +75,9 @@ class RemoteSurvey:
         """End the process, whatever it is doing: whoever waits for it hears of it. For any thread."""
         self._process.kill()
 
-    def look(self, *, max_unused: float) -> Findings:
+    def look(self, *, max_unused: float, repacking: Repacking | None = None) -> Findings:
         """See Survey."""
-        return self._ask(Findings, "look", max_unused=max_unused)
+        return self._ask(Findings, "look", max_unused=max_unused, repacking=repacking)
 
     def refresh(self) -> Seq:
         """See Survey."""

@@ -21,6 +21,7 @@ from dkfs.errors import StoreError
 from dkfs.model.ids import Seq
 from dkfs.store.collect_copy import Copied
 from dkfs.store.collect_plan import MAX_UNUSED, Victim, groups
+from dkfs.store.collect_repack import Repacking, note_repacked, repacked
 from dkfs.store.collect_survey import Findings, Progress
 from dkfs.store.collect_sweep import JournalRecord, Kept, Swap, Sweep
 from dkfs.store.reserve import Reserve
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 class Surveyor(Protocol):
     """The reading half of a collection, in this process or in another; see Survey."""
 
-    def look(self, *, max_unused: float) -> Findings:
+    def look(self, *, max_unused: float, repacking: Repacking | None = None) -> Findings:
         """See Survey."""
         ...
 
@@ -126,20 +127,25 @@ class Collection:
         self._at = at
         self._exclusive = nullcontext() if exclusive is None else exclusive
         self._kept = Kept()
+        self._made: set[int] = set()  # segments
         self._number = 0  # of the next segment to be made, 0: it has none yet
         self._seen = Seq(0)  # everything up to this version is marked
 
-    def run(self, *, max_unused: float = MAX_UNUSED) -> Report:
+    def run(self, *, max_unused: float = MAX_UNUSED, repacking: Repacking | None = None) -> Report:
         """Do it; raises CorruptError if what is alive cannot be told, StoreError."""
         started = time.monotonic()
         with self._store.collecting(), self._reserve.spending():
             freed = self._bury()
-            findings = self._surveyor.look(max_unused=max_unused)
+            findings = self._surveyor.look(max_unused=max_unused, repacking=repacking)
             self._seen = self._surveyor.refresh()
             self._at("looked")
             report = Report(findings, freed=freed)
             report.dead_blobs = self._remove_dead(findings.dead_blobs)
             self._give_up(findings, report)
+            if repacking is not None:
+                done = repacked(self._store.path, repacking.level)
+                there = self._store.segment_sizes().keys()
+                note_repacked(self._store.path, repacking.level, (done | self._made) & there)
             with self._store.read() as reader:
                 report.pending = sum(row.length for _, row in reader.segments() if row.is_dead)
         report.seconds = time.monotonic() - started
@@ -204,6 +210,7 @@ class Collection:
             if copied is None:
                 break
             with_journals = False
+            self._made.add(self._number)
             self._number = 0
             written += copied.length
             self._at("copied")

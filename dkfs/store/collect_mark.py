@@ -11,7 +11,7 @@ from dkfs.core.manifest import decode_manifest_node
 from dkfs.errors import CorruptError
 from dkfs.model.ids import BlobId
 from dkfs.model.node import NodeState
-from dkfs.store.collect_table import DELTA, LIVE, LOST, WALKED, BlobTable
+from dkfs.store.collect_table import BASE, DELTA, LIVE, LOST, WALKED, BlobTable
 from dkfs.store.reader import Reader
 
 _PENDING = 65536  # blobs that are held back, so that they are read in the order in which they lie on the disk
@@ -66,6 +66,8 @@ class Marker:
                 if location is not None:
                     for base in reader.bases(blob, location):
                         self._reach(base)
+                        for number in self.table.find(base):
+                            self.table.marks[number] |= BASE
 
     def _look_into(self, reader: Reader, blob: BlobId) -> None:
         try:

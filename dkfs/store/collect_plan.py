@@ -1,6 +1,6 @@
 """What a collection would do: which segments are given up, and what comes back to the disk. Computes only."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -49,17 +49,18 @@ def plan(
     overhead: int,
     limit: int,
     checkpoint: int | None,
+    wanted: Container[int] = (),
 ) -> Plan:
     """Return what to do with segments that are used as *uses* says: nothing if nothing would come back.
 
-    A segment is given up when more than *max_unused* of it is of no use. *overhead* are the bytes of a segment without
-    records, *limit* those of a full one, *checkpoint* those of a checkpoint; None: none is to be made. It is made if it
-    brings as much again as it takes.
+    A segment is given up when *max_unused* of it or more is of no use, or when it is *wanted*. *overhead* are the bytes
+    of a segment without records, *limit* those of a full one, *checkpoint* those of a checkpoint; None: none is to be
+    made. It is made if it brings as much again as it takes.
     """
     known = tuple(uses)
-    best = _plan(known, max_unused, overhead, limit, None)
+    best = _plan(known, max_unused, overhead, limit, None, wanted)
     if checkpoint is not None:
-        other = _plan(known, max_unused, overhead, limit, checkpoint)
+        other = _plan(known, max_unused, overhead, limit, checkpoint, wanted)
         best = other if other.freed > best.freed + checkpoint else best
     return best
 
@@ -87,6 +88,7 @@ def _plan(
     overhead: int,
     limit: int,
     checkpoint: int | None,
+    wanted: Container[int],
 ) -> Plan:
     small = {use.number for use in uses if use.size < limit * _SMALL}
     join = small if len(small) > _SMALL_MOST else set()
@@ -94,12 +96,13 @@ def _plan(
     for use in uses:
         kept = use.live + (use.journals if checkpoint is None else 0)
         unused = use.size - kept - overhead
-        if use.number in join or (unused > 0 and (not kept or unused >= max_unused * use.size)):
+        is_meant = use.number in join or use.number in wanted
+        if is_meant or (unused > 0 and (not kept or unused >= max_unused * use.size)):
             victims.append(Victim(use.number, use.size, kept))
     victims.sort(key=lambda victim: (victim.kept, victim.number))
     outputs = sum(1 for group in groups(victims, limit=limit) if any(v.kept for v in group))
     written = sum(v.kept for v in victims) + outputs * overhead + (checkpoint or 0)
     freed = sum(v.size for v in victims) - written
-    if freed <= 0:
+    if freed <= 0 and not any(victim.number in wanted for victim in victims):
         return Plan((), is_checkpoint=False, freed=0)
     return Plan(tuple(victims), checkpoint is not None, freed)

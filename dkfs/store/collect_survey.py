@@ -13,6 +13,7 @@ from dkfs.core import codec
 from dkfs.core.location import (
     JOURNAL,
     LOST,
+    BlobLocation,
     SegmentRow,
     decode_blob_location,
     encode_blob_location,
@@ -24,6 +25,7 @@ from dkfs.store.blobs import Encoder
 from dkfs.store.collect_copy import EMPTY_SIZE, Copied, SegmentCopy
 from dkfs.store.collect_mark import Marker
 from dkfs.store.collect_plan import Plan, SegmentUse, plan
+from dkfs.store.collect_repack import Recoder, Repacking, repacked
 from dkfs.store.collect_sweep import JournalRecord, Swap
 from dkfs.store.collect_table import LIVE, BlobTable
 from dkfs.store.compact import Packed, packed_bytes
@@ -42,6 +44,7 @@ IsDropped = Callable[[NodeId, Seq], bool]
 
 _BATCH: Final = 1024  # rows sent at once
 _COPY_MOST: Final = 200_000  # records in one copy: what is known of them is held in memory
+_VIEW_ROWS: Final = 256  # encoded anew in one view
 _TELL_EVERY: Final = 2048  # rows
 
 
@@ -73,12 +76,20 @@ class Survey:
         self._say = say
         self._last = Seq(0)
         self._marker: Marker | None = None
-        self._moves: list[tuple[BlobId, bytes, int]] = []  # blob, row, its new offset
-        self._number = 0  # of the segment with the last copy
+        self._recoder: Recoder | None = None
+        self._done = frozenset[int]()  # segments that need not be encoded anew
+        self._moves: list[_Move] = []  # of the last copy
 
-    def look(self, *, max_unused: float, is_dropped: IsDropped | None = None) -> Findings:
+    def look(
+        self,
+        *,
+        max_unused: float,
+        repacking: Repacking | None = None,
+        is_dropped: IsDropped | None = None,
+    ) -> Findings:
         """Find out what is alive, and what to do; raises CorruptError if that cannot be told.
 
+        With *repacking*, segments that were not repacked yet are given up too, and copies of blobs are encoded anew.
         States that *is_dropped* tells of count as gone: then it is said what would come back without them.
         """
         with self._store.read() as reader:
@@ -95,6 +106,11 @@ class Survey:
             if any(use.journals for use in uses):
                 cost = int(self._checkpoint_size(reader) * share)
             packed = _packed_index(reader, marker.table, rows, share)
+            wanted = frozenset[int]()
+            if repacking is not None:
+                self._done = repacked(self._store.path, repacking.level)
+                wanted = frozenset(use.number for use in uses if use.live) - self._done
+                self._recoder = self._new_recoder(reader, marker.table, repacking)
         table = marker.table
         return Findings(
             blobs=len(table),
@@ -109,6 +125,7 @@ class Survey:
                 overhead=EMPTY_SIZE,
                 limit=self._limit,
                 checkpoint=cost,
+                wanted=wanted,
             ),
         )
 
@@ -141,7 +158,6 @@ class Survey:
 
         At most so many records that they fit into memory: to be called until there is nothing.  Raises StoreError.
         """
-        self._number = number
         with self._store.read() as reader:
             found = _rows_in(reader, frozenset(segments), lambda: self._say("copying", 0, 0))
             rows = list(islice(found, _COPY_MOST))
@@ -155,8 +171,7 @@ class Survey:
             return None
         rows.sort(key=lambda row: row.place)
         with SegmentCopy(self._store.segments, self._store.uuid.bytes, number) as out:
-            self._moves = [(row.blob, row.value, offset) for row, offset in self._copied(out, rows)]
-            self._moves.sort()
+            self._moves = sorted(self._copied(out, rows))
             for source, segment in journals:
                 self._copy_journals(out, source, segment)
             return out.finish()
@@ -164,7 +179,7 @@ class Survey:
     def moves(self) -> Iterator[list[Swap]]:
         """Yield the rows that lead to the last copy, in order of their keys."""
         for start in range(0, len(self._moves), _BATCH):
-            yield [self._moved(*move) for move in self._moves[start : start + _BATCH]]
+            yield [_swap(move) for move in self._moves[start : start + _BATCH]]
 
     def checkpoint(self) -> Iterator[JournalRecord]:
         """Yield the parts of a checkpoint; the view that they are of is held until the last."""
@@ -197,18 +212,48 @@ class Survey:
             rows.add(len(key), len(value))
             yield codec.decode_node(unseal("nodes", key, value))
 
-    def _copied(
+    def _new_recoder(self, reader: Reader, table: BlobTable, wish: Repacking) -> Recoder:
+        recoder = Recoder(wish, table, lambda: self._say("repacking", 0, 0))
+        recoder.find_predecessors(
+            (NodeId(NODE_KEY.unpack(key)[0]), codec.decode_node(unseal("nodes", key, value)))
+            for key, value in reader.rows("nodes")
+        )
+        return recoder
+
+    def _copied(self, out: SegmentCopy, rows: Sequence["_PlacedRow"]) -> Iterator["_Move"]:
+        """Copy *rows*, which lie in this order, encoded anew if that is wanted; yield where they are."""
+        if self._recoder is None:
+            yield from self._copied_as_they_are(out, rows)
+            return
+        rest: list[_PlacedRow] = []
+        for start in range(0, len(rows), _VIEW_ROWS):
+            with self._store.read() as reader:
+                for row in rows[start : start + _VIEW_ROWS]:
+                    if row.place[0] in self._done:
+                        rest.append(row)
+                        continue
+                    location = decode_blob_location(unseal("blobs", row.blob, row.value))
+                    new = self._recoder.recode(reader, row.blob, location)
+                    if new is None:
+                        rest.append(row)
+                        continue
+                    encoding, length = new.location.encoding, new.location.length
+                    at = out.add(row.blob, new.stored, encoding=encoding, length=length)
+                    location = replace(new.location, segment=out.number, offset=at)
+                    yield _Move(row.blob, row.value, location, new.is_deeper)
+        yield from self._copied_as_they_are(out, rest)
+
+    def _copied_as_they_are(
         self, out: SegmentCopy, rows: Sequence["_PlacedRow"]
-    ) -> Iterator[tuple["_PlacedRow", int]]:
-        """Copy *rows*, which lie in this order; yield each with its new offset."""
+    ) -> Iterator["_Move"]:
         for done, run in enumerate(_runs(rows)):
             if done % 64 == 0:
                 self._say("copying", out.length, 0)
             segment, offset = run[0].place
-            size = run[-1].end - offset
-            at = out.copy(segment, offset, size, records=len(run))
+            at = out.copy(segment, offset, run[-1].end - offset, records=len(run))
             for row in run:
-                yield row, at + row.place[1] - offset
+                place = out.number, at + row.place[1] - offset
+                yield _Move(row.blob, row.value, place, is_deeper=False)
 
     def _copy_journals(self, out: SegmentCopy, source: int, row: SegmentRow) -> None:
         with Salvage(segment_path(self._store.segments, source), source) as salvage:
@@ -217,11 +262,6 @@ class Survey:
                     out.add_journal(
                         record.blob, record.stored, length=record.length, txn=row.journal_txn
                     )
-
-    def _moved(self, blob: BlobId, value: bytes, offset: int) -> Swap:
-        location = decode_blob_location(unseal("blobs", blob, value))
-        location = replace(location, segment=self._number, offset=offset)
-        return Swap(blob, value, seal(blob, encode_blob_location(location)))
 
     def _checkpoint_size(self, reader: Reader) -> int:
         """Return the bytes that a checkpoint would take."""
@@ -239,6 +279,24 @@ class _PlacedRow(NamedTuple):
     end: int  # the offset after the record
     blob: BlobId
     value: bytes
+
+
+class _Move(NamedTuple):
+    """A row of the table blobs, and where its blob is in the last copy: as it was elsewhere, or encoded anew."""
+
+    blob: BlobId
+    value: bytes
+    to: tuple[int, int] | BlobLocation
+    is_deeper: bool
+
+
+def _swap(move: _Move) -> Swap:
+    to = move.to
+    if not isinstance(to, BlobLocation):
+        old = decode_blob_location(unseal("blobs", move.blob, move.value))
+        to = replace(old, segment=to[0], offset=to[1])
+    new = seal(move.blob, encode_blob_location(to))
+    return Swap(move.blob, move.value, new, move.is_deeper)
 
 
 def _uses(reader: Reader, table: BlobTable) -> Iterator[SegmentUse]:

@@ -20,6 +20,7 @@ LIVE: Final = 1  # something refers to it
 WALKED: Final = 2  # and what it refers to, as a node of a manifest, is live too
 DELTA: Final = 4  # it is stored as a difference to others
 LOST: Final = 8  # it is nowhere: a repair gave it up
+BASE: Final = 16  # something that is alive is stored as a difference to it
 
 _PREFIX: Final = 8  # bytes of an id
 _TELL_EVERY: Final = 16384  # rows
