@@ -31,6 +31,7 @@ RATE: Final = (
 )  # bytes a second: 1 GiB in less than a minute, and a tenth of what a slow disk can do
 _LOOK_S: Final = 60.0  # between two looks whether one is due
 _RETRY_S: Final = 3600.0  # after one that failed
+_REST_S: Final = 86_400.0  # after one that somebody stopped
 _TOLD: Final = 20  # damages that are logged one by one
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Scrubbing:
         self._done = self._total = 0
         self._what = ""
         self._rate = 0  # of the one that is under way or wanted; 0: none is
-        self._not_before_s = 0.0
+        self._not_before_s = 0.0  # monotonic; of what nobody asks for
         self._wanted = trio.Event()
         self._scope: trio.CancelScope | None = None
         self._verified = verified.load(store, SCRUB)
@@ -85,6 +86,7 @@ class Scrubbing:
             return {"started": not was_running, **self.members()}
         if action == "stop":
             was_running = self._rate > 0
+            self._not_before_s = time.monotonic() + _REST_S
             if self._scope is not None:
                 self._scope.cancel()
             self._rate = 0 if self._scope is None else self._rate

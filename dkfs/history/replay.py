@@ -27,6 +27,7 @@ from dkfs.model.ids import ROOT, NodeId, Seq
 from dkfs.model.node import Kind
 from dkfs.model.operation import NOBODY, Operation, OpKind
 from dkfs.store import Reader, Store, Writer
+from dkfs.store.reach import LOST_NOTE
 
 RESERVED_NAME = b".dkfs"
 
@@ -136,6 +137,8 @@ class _Reconciliation:
             writer.put_meta(_IDENTITY, self._identity)
             writer.put_meta(_REPLAYING, b"")
             writer.put_meta(_GOING_BACK, b"")
+            if writer.meta(LOST_NOTE):
+                writer.put_meta(LOST_NOTE, b"")  # what survived of it is recorded
             seq = writer.last
         return ReplayResult(
             seq=seq,

@@ -22,6 +22,7 @@ from dkfs.history.tree import shown
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
 from dkfs.store import Reader
+from dkfs.store.reach import reach_of_lost
 
 
 class What(Enum):
@@ -71,6 +72,7 @@ class _Scanner:
         # Compared with every file, so not None.
         self._doubtful_ns = rehash_since_ns if rehash_since_ns is not None else 1 << 63
         self._device = os.fstat(root_fd).st_dev
+        self._lost = reach_of_lost(reader)
         self._next = max(reader.next_node(), ROOT + 1)
         self._inodes: dict[int, NodeId] = {}  # of files with several links
         self._seen: dict[NodeId, int] = {}  # inode of each node that is not a directory
@@ -171,6 +173,10 @@ class _Scanner:
             or (attr.kind is Kind.FILE and attr.size != status.st_size)
         ):
             return True
+        if self._lost is not None and self._lost.of(old) is not None:
+            return (
+                True  # the store has nothing to compare with, but the directory still has the file
+            )
         is_touched = status.st_ctime_ns != attr.ctime_ns or status.st_ctime_ns >= self._doubtful_ns
         if is_touched and self._xattrs_differ(old, name, fd):
             return True

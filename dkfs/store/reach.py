@@ -2,9 +2,10 @@
 blobs that a delta is a difference to."""
 
 from collections.abc import Collection, Iterator
+from typing import Final
 
 from dkfs.core import codec
-from dkfs.core.location import decode_blob_location
+from dkfs.core.location import LOST, decode_blob_location
 from dkfs.core.manifest import decode_manifest_node
 from dkfs.errors import CorruptError, DkfsError
 from dkfs.model.ids import BlobId, NodeId, Seq
@@ -12,6 +13,10 @@ from dkfs.model.node import NodeState
 from dkfs.store.damage import Damage, DamageKind
 from dkfs.store.reader import Reader
 from dkfs.store.rows import NODE_KEY, unseal
+
+LOST_NOTE: Final = (
+    b"lost"  # of the table meta: not empty if a repair gave something up since the last mount
+)
 
 
 def states(reader: Reader) -> Iterator[tuple[NodeId, Seq, NodeState | None]]:
@@ -25,6 +30,22 @@ def states(reader: Reader) -> Iterator[tuple[NodeId, Seq, NodeState | None]]:
         except CorruptError:
             state = None
         yield NodeId(node), Seq(seq), state
+
+
+def reach_of_lost(reader: Reader) -> "Reach | None":
+    """Return what tells the states that reach something that a repair gave up; None if none did since the last mount."""
+    if not reader.meta(LOST_NOTE):
+        return None
+    damages = []
+    for key, value in reader.rows("blobs"):
+        try:
+            is_lost = decode_blob_location(unseal("blobs", key, value)).encoding == LOST
+        except CorruptError:
+            is_lost = True
+        if is_lost:
+            message = f"blob {key.hex()} is lost"
+            damages.append(Damage(message, blob=BlobId(key), kind=DamageKind.LOST))
+    return Reach(reader, damages)
 
 
 class Reach:

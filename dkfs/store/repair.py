@@ -16,6 +16,7 @@ from dkfs.store.blobs import decode, split_delta
 from dkfs.store.damage import Damage, DamageKind, Step
 from dkfs.store.encoders import decode_delta
 from dkfs.store.evacuate import evacuate, write_checkpoint
+from dkfs.store.reach import LOST_NOTE
 from dkfs.store.reader import Reader
 from dkfs.store.salvage import Record, Salvage
 from dkfs.store.segments import list_segments
@@ -196,6 +197,7 @@ class _Contents:
                 for blob in lost:
                     at = BlobLocation(0, 0, 0, _length(writer, blob) or lengths[blob], LOST)
                     writer.put_row("blobs", blob, encode_blob_location(at))
+                writer.put_meta(LOST_NOTE, b"1")
         for blob in lost:
             yield Step(f"blob {blob.hex()}", "lost: nobody has it", is_done=False, blob=blob)
 
