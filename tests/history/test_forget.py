@@ -1,33 +1,25 @@
 """Forgetting versions: what is kept stays what it was, what is forgotten leaves nothing."""
 
-import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dkfs.history import forget as module
-from dkfs.history.differ import diff
-from dkfs.history.forget import Pace, Progress, forget, forget_contents, forgotten_move
-from dkfs.history.log import LogLine, file_history, log
+from dkfs.history.fold import Folder
+from dkfs.history.forget import Pace, forget, forget_contents, forgotten_move
+from dkfs.history.log import file_history
 from dkfs.history.tree import Tree
 from dkfs.model.ids import ROOT, NodeId, Seq
 from dkfs.model.node import Attr, Kind, NodeState
-from dkfs.model.operation import NOBODY, Operation, OpKind, Tag
-from dkfs.store import Store
+from dkfs.model.operation import NOBODY, LogRecord, Operation, OpKind, Tag
+from dkfs.store import Store, Writer
 from dkfs.store.check import check
-from dkfs.store.rows import NODE_KEY
-from tests.history.forgetting import between, keep_only, picture, rows, some_versions
-from tests.history.model_history import START_NS, ModelHistory, visible
+from tests.history.forgetting import between, keep_only, picture, rows
+from tests.history.model_history import START_NS, ModelHistory
 from tests.history.random_history import fill
-
-SEEDS = range(12)
-
-
-class CrashError(Exception):
-    """What ends a run in the middle."""
 
 
 @pytest.fixture
@@ -174,6 +166,57 @@ def test_the_last_rights_of_a_removed_file_stay_and_nothing_else(history: ModelH
         assert reader.node(NodeId(2), Seq(5)) is None
 
 
+def test_a_removed_file_whose_rights_did_not_change_leaves_nothing_more(
+    history: ModelHistory,
+) -> None:
+    history.create(b"a", b"one")  # 2
+    history.write(b"a", b"two")  # 3
+    history.unlink(b"a")  # 4
+
+    keep_only(history.store, {2, 4})
+
+    with history.store.read() as reader:
+        assert [seq for seq, _ in reader.node_versions(NodeId(2))] == [2]
+
+
+def test_a_name_that_only_a_forgotten_state_held_is_known_as_long_as_it_lasted(
+    history: ModelHistory,
+) -> None:
+    history.create(b"a", b"one")  # 2
+    history.link(b"a", b"b")  # 3
+    history.rename(b"a", b"c")  # 4
+    history.unlink(b"b")  # 5
+
+    keep_only(history.store, {4, 5})
+
+    with history.store.read() as reader:
+        assert [name for _, name in picture(reader, 4)[b"c"][2]] == [b"b", b"c"]
+        assert [name for _, name in picture(reader, 5)[b"c"][2]] == [b"c"]
+
+
+def test_very_many_changes_are_gathered_by_heads(
+    history: ModelHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the log record of the kept version, which names them all, is written with every transaction."""
+    for i in range(60):
+        history.create(b"f%d" % i)
+    monkeypatch.setattr(module, "_HEAD_KEYS", 20)
+    targets: list[int] = []
+    fold = Folder.fold
+
+    def spy(self: Folder, writer: Writer, records: Sequence[LogRecord], into: Seq) -> int:
+        targets.append(into)
+        return fold(self, writer, records, into)
+
+    monkeypatch.setattr(Folder, "fold", spy)
+
+    keep_only(history.store, {1, history.last})
+
+    assert 5 <= targets.count(history.last) < len(targets) / 2
+    with history.store.read() as reader:
+        assert len(list(Tree(reader, history.last).walk())) == 61
+
+
 def test_a_file_that_comes_back_by_a_rollback_has_all_its_names(history: ModelHistory) -> None:
     history.create(b"a", b"one")  # 2
     history.link(b"a", b"b")  # 3
@@ -186,146 +229,6 @@ def test_a_file_that_comes_back_by_a_rollback_has_all_its_names(history: ModelHi
     with history.store.read() as reader:
         assert [name for _, name in picture(reader, 6)[b"a"][2]] == [b"a", b"b", b"c"]
         assert [name for _, name in picture(reader, 5)[b"a"][2]] == [b"a", b"c"]
-
-
-# ---- random histories
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_every_kept_version_stays_what_it_was(history: ModelHistory, seed: int) -> None:
-    rng = random.Random(seed)
-    fill(history, seed, rng.choice((10, 40, 120)))
-    kept = some_versions(rng, history.last)
-    with history.store.read() as reader:
-        before = {seq: picture(reader, seq) for seq in kept}
-
-    result = keep_only(history.store, kept)
-
-    assert result.forgotten == result.total == history.last - len(kept)
-    with history.store.read() as reader:
-        assert [seq for seq, _ in reader.versions()] == sorted(kept)
-        assert {seq: picture(reader, seq) for seq in kept} == before
-        reached = {node for each in before.values() for node, *_ in each.values()}
-        assert {NODE_KEY.unpack(key)[0] for key, _ in reader.rows("nodes")} <= reached | {ROOT}
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_order_and_the_size_of_the_steps_make_no_difference(
-    history: ModelHistory, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = random.Random(seed)
-    fill(history, seed, 80)
-    kept = some_versions(rng, history.last)
-    each = [seq for seq in range(1, history.last) if seq not in kept]
-    rng.shuffle(each)
-    with ModelHistory(tmp_path / "other") as other:
-        fill(other, seed, 80)
-        keep_only(other.store, kept, pace=Pace(1.0))
-        at_once = rows(other.store)
-        monkeypatch.setattr(module, "_HEAD_KEYS", rng.choice((1, 5, 30)))
-        if seed % 2:
-            keep_only(history.store, kept)
-        else:
-            for seq in each:
-                keep_only(history.store, {*range(1, history.last + 1)} - {seq})
-
-        assert rows(history.store) == at_once
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_differences_and_lines_of_the_log_between_kept_versions_stay(
-    history: ModelHistory, seed: int
-) -> None:
-    rng = random.Random(seed)
-    fill(history, seed, 80)
-    kept = sorted(some_versions(rng, history.last))
-    pairs = [(rng.choice(kept), rng.choice(kept)) for _ in range(10)]
-
-    def differences() -> list[object]:
-        with history.store.read() as reader:
-            return [list(diff(reader, Seq(a), Seq(b))) for a, b in pairs]
-
-    def lines() -> list[object]:
-        with history.store.read() as reader:
-            return [_line(line) for line in log(reader) if line.seq in kept]
-
-    before = differences(), lines()
-    keep_only(history.store, kept)
-
-    assert (differences(), lines()) == before
-
-
-def _line(line: LogLine) -> object:
-    return line.seq, line.time_ns, line.kind, line.path, line.new_path, line.tag, line.target
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_history_of_every_path_is_what_the_kept_versions_show(
-    history: ModelHistory, seed: int
-) -> None:
-    rng = random.Random(seed)
-    fill(history, seed, 60)
-    kept = sorted(some_versions(rng, history.last))
-    keep_only(history.store, kept)
-
-    ever = {path for seq in kept for path in history.trees[seq].paths()}
-    with history.store.read() as reader:
-        for path in ever:
-            found = [(each.seq, each.state) for each in file_history(reader, path)]
-            assert found == _distinct(history, kept, path), path
-
-
-def _distinct(
-    history: ModelHistory, kept: list[int], path: bytes
-) -> list[tuple[int, NodeState | None]]:
-    """Return the distinct states at *path*, by looking at every kept version."""
-    found: list[tuple[int, NodeState | None]] = []
-    before: NodeState | None = None
-    for seq in kept:
-        node = history.trees[seq].paths().get(path)
-        state = None if node is None else history.trees[seq].states[node]
-        if state is None or before is None:
-            is_other = state is not before
-        else:
-            is_other = visible(state, dir_times=False) != visible(before, dir_times=False)
-        if is_other:
-            found.append((seq, state))
-            before = state
-    return found
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_crash_at_any_step_leaves_a_sound_store_and_the_rest_is_done_later(
-    tmp_path: Path, seed: int
-) -> None:
-    rng = random.Random(seed)
-    with ModelHistory(tmp_path / "other") as other:
-        fill(other, seed, 60)
-        kept = some_versions(rng, other.last)
-        keep_only(other.store, kept)
-        wanted = rows(other.store)
-    with ModelHistory(tmp_path / "store") as history:
-        fill(history, seed, 60)
-        with history.store.read() as reader:
-            before = {seq: picture(reader, seq) for seq in kept}
-    left = 1
-    while left:
-        with Store.open(tmp_path / "store", writable=True) as store:
-
-            def crash(progress: Progress) -> None:
-                nonlocal left
-                left = progress.total - progress.forgotten
-                raise CrashError
-
-            try:
-                left = keep_only(store, kept, pace=Pace(0.0, crash)).total
-            except CrashError:
-                pass
-            assert list(check(store, read_data=False)) == []
-            with store.read() as reader:
-                assert {seq: picture(reader, seq) for seq in kept} == before
-    with Store.open(tmp_path / "store", writable=True) as store:
-        assert rows(store) == wanted
 
 
 # ---- contents only

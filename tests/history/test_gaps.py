@@ -149,6 +149,27 @@ def test_a_change_whose_version_was_forgotten_is_nobodys(reader: Reader) -> None
     assert (given.seq, given.kind) == (7, OpKind.RENAME)
 
 
+def test_a_removal_that_is_kept_is_somebodys_whatever_came_before(history: ModelHistory) -> None:
+    history.create(b"a")  # 2
+    history.create(b"b")  # 3
+    history.unlink(b"a")  # 4
+    history.create(b"c")  # 5
+    history.unlink(b"b")  # 6
+    history.create(b"d")  # 7
+    keep_only(history.store, {2, 3, 5, 7})
+
+    with history.store.read() as reader:
+        _, gone = file_history(reader, b"a")
+        assert (gone.seq, gone.change, gone.kind) == (5, "-", None)
+        history.unlink(b"c")  # 8
+        _, gone = file_history(reader, b"b")
+        assert (gone.seq, gone.change, gone.kind) == (7, "-", None)
+    keep_only(history.store, {2, 3, 5, 8})
+    with history.store.read() as reader:
+        _, gone = file_history(reader, b"c")
+        assert (gone.seq, gone.change, gone.kind) == (8, "-", OpKind.UNLINK)
+
+
 def test_a_path_that_never_was_says_how_much_is_kept(reader: Reader) -> None:
     with pytest.raises(
         NotFoundError, match="zzz was never there in versions 3 to 8, of which 4 are kept"
