@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dkfs.core.location import LOST, BlobLocation, decode_blob_location
 from dkfs.errors import CorruptError
 from dkfs.model.ids import BlobId
+from dkfs.store.opening import owner
 from dkfs.store.reader import Reader
 from dkfs.store.rows import SEGMENT_KEY, unseal
 from dkfs.store.segments import segment_path
@@ -58,7 +59,13 @@ def _inside(reader: Reader, numbers: Collection[int]) -> list[tuple[BlobId, Blob
 
 
 def _end(store: Store, numbers: Collection[int]) -> None:
-    there = [number for number in numbers if segment_path(store.segments, number).exists()]
+    # The file of another store that lies in the place of a segment is none of this store's business.
+    there = [
+        number
+        for number in numbers
+        if segment_path(store.segments, number).exists()
+        and owner(store.segments, number) in {None, store.uuid.bytes}
+    ]
     with store.sweep() as sweep:
         sweep.end_segments(there)
     with store.write() as writer:

@@ -7,6 +7,7 @@ history: so that is refused, by readers too, which would show the past as the pr
 
 import contextlib
 from pathlib import Path
+from zlib import crc32
 
 from dkfs.core.location import JOURNAL
 from dkfs.errors import CorruptError
@@ -14,7 +15,14 @@ from dkfs.store.journals import unpack_journal
 from dkfs.store.reader import Reader
 from dkfs.store.rows import OLD_FORMAT
 from dkfs.store.salvage import Record, Salvage
-from dkfs.store.segments import HEADER_SIZE, Tail, check_header, list_segments, segment_path
+from dkfs.store.segments import (
+    HEADER,
+    HEADER_SIZE,
+    MAGIC,
+    Tail,
+    list_segments,
+    segment_path,
+)
 
 ADVICE = "`dkfs check --repair` comes first"
 
@@ -28,8 +36,28 @@ def measure_segments(directory: Path) -> dict[int, int]:
     return sizes
 
 
-def check_counters(reader: Reader) -> None:
-    """Raise CorruptError unless the rows that a writer goes on from agree with the others."""
+def owner(directory: Path, number: int) -> bytes | None:
+    """Return the uuid of the store that segment *number* is of; None if it is missing, or does not tell."""
+    try:
+        with segment_path(directory, number).open("rb") as file:
+            head = file.read(HEADER_SIZE)
+    except OSError:
+        return None
+    if len(head) < HEADER_SIZE or crc32(head[: HEADER.size]) != int.from_bytes(head[-4:], "big"):
+        return None
+    magic, _, _, uuid = HEADER.unpack_from(head)
+    return bytes(uuid) if magic == MAGIC else None
+
+
+def stranger(directory: Path, uuid: bytes) -> bytes | None:
+    """Return whose segments they are, if there are some and none is of the store *uuid*."""
+    owners = [owner(directory, number) for number in measure_segments(directory)]
+    others = [found for found in owners if found is not None]
+    return others[0] if others and uuid not in others else None
+
+
+def check_counters(reader: Reader, directory: Path, uuid: bytes) -> None:
+    """Raise CorruptError unless the rows that a writer goes on from agree with the others, and with the segments."""
     last = reader.last
     if not reader.is_log_counted(last):
         raise CorruptError(
@@ -43,6 +71,10 @@ def check_counters(reader: Reader) -> None:
     tail = reader.tail()
     if not tail.txn and reader.format != OLD_FORMAT and (last or reader.count("segments")):
         raise CorruptError(f"index: the end of the segments is not known: {ADVICE}")
+    if owner(directory, tail.segment) not in {None, uuid}:
+        raise CorruptError(
+            f"segment {tail.segment}, which is to be written on, is of another store: {ADVICE}"
+        )
 
 
 def check_age(reader: Reader, directory: Path, uuid: bytes, sizes: dict[int, int]) -> None:
@@ -64,7 +96,7 @@ def check_age(reader: Reader, directory: Path, uuid: bytes, sizes: dict[int, int
     for number in (tail.segment, *sorted(behind)):
         if number in sizes and (number == tail.segment or number not in known):
             start = tail.length if number == tail.segment else HEADER_SIZE
-            if _belongs(directory, number, uuid):
+            if owner(directory, number) == uuid:
                 _expect_no_later(directory, number, start, sizes[number], tail)
 
 
@@ -82,14 +114,6 @@ def _expect_no_later(directory: Path, number: int, start: int, end: int, tail: T
                     f"index of store {directory.parent} is of transaction {tail.txn}, older than"
                     f" segment {number}, which holds transaction {part.txn}: {ADVICE}"
                 )
-
-
-def _belongs(directory: Path, number: int, uuid: bytes) -> bool:
-    try:
-        check_header(segment_path(directory, number), number, uuid)
-    except CorruptError:
-        return False
-    return True
 
 
 def _is_no_journal(record: Record) -> bool:

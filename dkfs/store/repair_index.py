@@ -20,6 +20,7 @@ from dkfs.model.ids import BlobId
 from dkfs.store.damage import Damage, DamageKind, Step
 from dkfs.store.findings import Findings, OnProgress, find
 from dkfs.store.index import INDEX_NAME, close_index, open_index
+from dkfs.store.opening import stranger
 from dkfs.store.rebuild import (
     NONE_LOST,
     REBUILT_NAME,
@@ -58,6 +59,7 @@ def repair_index(
     The caller holds the store's lock. With *scratch*, a directory for what is made meanwhile, nothing is changed.
     Raises StoreError, CorruptError if it cannot be done.
     """
+    _expect_one_store(store)
     if scratch is None:
         discard(store)
     target = (scratch or store) / REBUILT_NAME
@@ -78,6 +80,20 @@ def repair_index(
     kept = None if scratch is not None else replace_index(store)
     if kept is not None:
         yield Step("index", f"the one that was there is kept as {kept.name}")
+
+
+def _expect_one_store(store: Path) -> None:
+    """Raise StoreError if index and segments are of two stores: only people know which of them is the right one."""
+    try:
+        with Store.open(store, writable=False) as opened:
+            other = stranger(opened.segments, opened.uuid.bytes)
+    except DkfsError:
+        return  # then there is no index to keep
+    if other is not None:
+        raise StoreError(
+            f"index {store / INDEX_NAME} is of another store than the segments beside it: put the right one there,"
+            " or, if the segments are the right ones, remove it and repair again"
+        )
 
 
 def _use(store: Path, rebuilt: Rebuilt, scratch: Path | None) -> Iterator[Step]:

@@ -86,7 +86,7 @@ class Store:
             check_age(reader, self.segments, self.uuid.bytes, sizes)
             if lock is None:
                 return
-            check_counters(reader)
+            check_counters(reader, self.segments, self.uuid.bytes)
             tail, known = reader.tail(), reader.segment_numbers()
         output = SegmentWriter(
             self.segments, self.uuid.bytes, tail, limit=segment_limit, known=known

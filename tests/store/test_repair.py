@@ -307,3 +307,63 @@ def test_what_no_one_could_repair_is_left_as_it_is(path: Path) -> None:
         list(repair_index(path, None, scratch=None, on_progress=silent))
 
     assert (path / "index.lmdb").read_bytes() == b"junk"
+
+
+# ---- stores that were mixed up
+
+
+def two_stores(tmp_path: Path) -> tuple[Path, Path]:
+    make(tmp_path / "one", 6)
+    make(tmp_path / "other", 7)
+    return tmp_path / "one", tmp_path / "other"
+
+
+def test_with_the_index_of_another_store_nothing_is_done_until_it_is_removed(
+    tmp_path: Path,
+) -> None:
+    path, other = two_stores(tmp_path)
+    right = truth(path)
+    shutil.copy(other / "index.lmdb", path)
+    with pytest.raises(StoreError, match="is of another store than the segments beside it"):
+        repair(path)
+    (path / "index.lmdb").unlink()
+
+    with StoreLock(path):
+        steps = list(repair_index(path, None, scratch=None, on_progress=silent))
+
+    assert steps[0].how.startswith("rebuilt from the segments: 51 versions")
+    assert truth(path) == right
+    assert damages(path) == []
+
+
+def test_a_segment_of_another_store_in_the_place_of_ones_own_is_left_there(tmp_path: Path) -> None:
+    path, other = two_stores(tmp_path)
+    shutil.copytree(path, tmp_path / "copy")
+    right = truth(path)
+    foreign = (other / "segments" / "00000002.seg").read_bytes()
+    (path / "segments" / "00000002.seg").write_bytes(foreign)
+
+    repair(path, OtherStore(tmp_path / "copy"))
+
+    assert truth(path) == right
+    assert damages(path) == []
+    assert (path / "segments" / "00000002.seg").read_bytes() == foreign
+
+
+def test_an_index_that_is_older_than_its_segments_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    Store.create(path)
+    with Store.open(path, writable=True) as store:
+        add_file(store, b"a", b"a")
+    shutil.copy(path / "index.lmdb", tmp_path / "old")
+    with Store.open(path, writable=True) as store:
+        for name in (b"b", b"c", b"d"):
+            add_file(store, name, name)
+    before = rows_of(path)
+    shutil.copy(tmp_path / "old", path / "index.lmdb")
+
+    with StoreLock(path):
+        list(repair_index(path, None, scratch=None, on_progress=silent))
+
+    assert rows_of(path) == before
+    assert damages(path) == []

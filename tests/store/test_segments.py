@@ -253,7 +253,7 @@ def test_a_segment_of_another_store_is_found(path: Path, tmp_path: Path) -> None
         messages = [damage.message for damage in check(store, read_data=True)]
 
     assert len(messages) == 1
-    assert "header of segment 1" in messages[0]
+    assert "it is of store" in messages[0]
 
 
 # ---- the disk
