@@ -6,7 +6,6 @@ dkfs/docs/format.md states.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from uuid import UUID
 
 from dkfs.model.ids import BlobId
 from dkfs.store.check_blobs import BlobChecker
@@ -14,7 +13,6 @@ from dkfs.store.check_data import DataChecker
 from dkfs.store.check_rows import OnProgress, RowChecker
 from dkfs.store.check_segments import SegmentChecker
 from dkfs.store.damage import Damage, DamageKind, Notes
-from dkfs.store.opening import stranger
 from dkfs.store.places import Places
 from dkfs.store.reader import Reader
 from dkfs.store.segments import SEGMENTS_NAME
@@ -99,11 +97,6 @@ class Check:
     def run(self) -> Iterator[Damage]:
         """Yield everything that is wrong; `counts` and `at` tell how far it came."""
         problems = self._store.verify_index()
-        other = stranger(self._store.path / SEGMENTS_NAME, self._store.uuid.bytes)
-        if other is not None:
-            problems.append(
-                f"it is of store {self._store.uuid}, the segments of {UUID(bytes=other)}"
-            )
         if problems:
             # Whoever followed such pages could be led anywhere.
             for problem in problems:

@@ -11,6 +11,7 @@ from zlib import crc32
 
 from dkfs.core.location import JOURNAL
 from dkfs.errors import CorruptError
+from dkfs.store.index import INDEX_NAME
 from dkfs.store.journals import unpack_journal
 from dkfs.store.reader import Reader
 from dkfs.store.rows import OLD_FORMAT
@@ -49,11 +50,19 @@ def owner(directory: Path, number: int) -> bytes | None:
     return bytes(uuid) if magic == MAGIC else None
 
 
-def stranger(directory: Path, uuid: bytes) -> bytes | None:
-    """Return whose segments they are, if there are some and none is of the store *uuid*."""
-    owners = [owner(directory, number) for number in measure_segments(directory)]
-    others = [found for found in owners if found is not None]
-    return others[0] if others and uuid not in others else None
+def check_owner(index: Path, uuid: bytes, directory: Path, newest: int) -> None:
+    """Raise CorruptError if there are segments in *directory*, and none is of the store *uuid*, that of *index*.
+
+    The segment *newest* is looked at first: mostly it is enough.
+    """
+    others = False
+    for number in (newest, *measure_segments(directory)):
+        found = owner(directory, number)
+        if found == uuid:
+            return
+        others |= found is not None
+    if others:
+        raise CorruptError(f"index {index} is of another store than the segments beside it")
 
 
 def check_counters(reader: Reader, directory: Path, uuid: bytes) -> None:
@@ -83,12 +92,13 @@ def check_age(reader: Reader, directory: Path, uuid: bytes, sizes: dict[int, int
     *sizes* is what the segments measured before the view began. One transaction behind the end is what a crash leaves:
     it never was. The one after it can only be there if it was.
     """
-    if reader.format == OLD_FORMAT:
-        return
     try:
         tail = reader.tail()
     except CorruptError:
         return  # reading does not need it, and a writer stumbles over it
+    check_owner(directory.parent / INDEX_NAME, uuid, directory, tail.segment)
+    if reader.format == OLD_FORMAT:
+        return
     behind = [number for number in sizes if number > tail.segment]
     if sizes.get(tail.segment, 0) <= tail.length and not behind:
         return

@@ -20,7 +20,7 @@ from dkfs.model.ids import BlobId
 from dkfs.store.damage import Damage, DamageKind, Step
 from dkfs.store.findings import Findings, OnProgress, find
 from dkfs.store.index import INDEX_NAME, close_index, open_index
-from dkfs.store.opening import stranger
+from dkfs.store.opening import check_owner
 from dkfs.store.rebuild import (
     NONE_LOST,
     REBUILT_NAME,
@@ -39,6 +39,7 @@ from dkfs.store.rows import (
     SEQ,
     TAIL,
     TAIL_KEY,
+    UUID_KEY,
     unseal,
 )
 from dkfs.store.segments import SEGMENTS_NAME
@@ -84,16 +85,19 @@ def repair_index(
 
 def _expect_one_store(store: Path) -> None:
     """Raise StoreError if index and segments are of two stores: only people know which of them is the right one."""
+    path = store / INDEX_NAME
     try:
-        with Store.open(store, writable=False) as opened:
-            other = stranger(opened.segments, opened.uuid.bytes)
+        index = open_index(path, writable=False)
     except DkfsError:
         return  # then there is no index to keep
-    if other is not None:
+    try:
+        check_owner(path, index.meta(UUID_KEY) or b"", store / SEGMENTS_NAME, newest=0)
+    except CorruptError as exc:
         raise StoreError(
-            f"index {store / INDEX_NAME} is of another store than the segments beside it: put the right one there,"
-            " or, if the segments are the right ones, remove it and repair again"
-        )
+            f"{exc}: put the right one there, or, if the segments are the right ones, remove it and repair again"
+        ) from None
+    finally:
+        close_index(index)
 
 
 def _use(store: Path, rebuilt: Rebuilt, scratch: Path | None) -> Iterator[Step]:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.containment import Truth, Verdict, judge
 from tests.mutations import (
     Mutation,
     cuts,
+    data_files,
     flips,
     lost_rows,
     pages,
@@ -123,6 +125,22 @@ def test_files_that_are_cut_or_gone_are_contained(lab: Lab) -> None:
     gone = [verdict for verdict in verdicts if verdict.name.endswith("is removed")]
     assert len(gone) == 4
     assert all(verdict.damages or verdict.refused for verdict in gone)
+
+
+@pytest.mark.slow
+def test_stores_that_are_mixed_up_are_contained(lab: Lab, tmp_path: Path) -> None:
+    other = Lab(tmp_path, SEED + 1)
+    lab.renew()
+    files = [path.relative_to(lab.place) for path in data_files(lab.place)]
+
+    verdicts = lab.judge(
+        (f"{name} of another store", partial(shutil.copy, other.sound / name, lab.place / name))
+        for name in files
+    )
+
+    expect_contained(verdicts)
+    assert [bool(verdict.refused) for verdict in verdicts] == [True, False, False, False]
+    assert all(verdict.unreadable for verdict in verdicts[1:])
 
 
 @pytest.mark.slow

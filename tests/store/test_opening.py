@@ -10,7 +10,7 @@ import pytest
 
 from dkfs.errors import CorruptError
 from dkfs.store import Store
-from dkfs.store.check import DamageKind, check
+from dkfs.store.check import check
 from dkfs.store.rows import FORGOTTEN_KEY, NEXT_NODE_KEY, SEQ, TAIL_KEY, seal
 from tests.store.making import add_file
 
@@ -109,7 +109,7 @@ def test_a_damaged_page_of_the_index_is_refused(path: Path) -> None:
             Store.open(path, writable=writable)
 
 
-def test_an_index_of_another_store_is_not_written_on_with(path: Path, tmp_path: Path) -> None:
+def test_an_index_of_another_store_is_refused(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     Store.create(other)
     add(path, b"a", b"b")
@@ -117,11 +117,24 @@ def test_an_index_of_another_store_is_not_written_on_with(path: Path, tmp_path: 
     shutil.copy(other / "index.lmdb", path)
     before = {p.name: p.read_bytes() for p in (path / "segments").iterdir()}
 
-    with pytest.raises(CorruptError, match="segment 1, which is to be written on, is of another"):
-        Store.open(path, writable=True)
+    for writable in (True, False):
+        with pytest.raises(CorruptError, match="is of another store than the segments beside it"):
+            Store.open(path, writable=writable)
 
     assert {p.name: p.read_bytes() for p in (path / "segments").iterdir()} == before
+
+
+def test_a_segment_of_another_store_is_not_written_on(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    Store.create(other)
+    add(path, *(b"%d" % number for number in range(10)))
+    add(other, *(b"%d" % number for number in range(10)))
+    newest = max(path.glob("segments/*"))
+    shutil.copy(other / "segments" / newest.name, newest)
+
+    with pytest.raises(CorruptError, match="which is to be written on, is of another store"):
+        Store.open(path, writable=True)
+
     with Store.open(path, writable=False) as store:
-        (damage,) = check(store, read_data=True)
-    assert damage.kind is DamageKind.INDEX
-    assert "the segments of " in damage.message
+        damages = list(check(store, read_data=True))
+    assert any(f"header of segment {int(newest.stem)}" in damage.message for damage in damages)

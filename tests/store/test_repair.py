@@ -324,8 +324,9 @@ def test_with_the_index_of_another_store_nothing_is_done_until_it_is_removed(
     path, other = two_stores(tmp_path)
     right = truth(path)
     shutil.copy(other / "index.lmdb", path)
-    with pytest.raises(StoreError, match="is of another store than the segments beside it"):
-        repair(path)
+    message = "is of another store than the segments beside it: put the right one there"
+    with StoreLock(path), pytest.raises(StoreError, match=message):
+        list(repair_index(path, None, scratch=None, on_progress=silent))
     (path / "index.lmdb").unlink()
 
     with StoreLock(path):
