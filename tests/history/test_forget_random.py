@@ -16,6 +16,7 @@ from dkfs.model.ids import ROOT, Seq
 from dkfs.model.node import NodeState
 from dkfs.store import Store
 from dkfs.store.check import check
+from dkfs.store.rebuild import REBUILT_NAME, rebuild, replace_index
 from dkfs.store.rows import NODE_KEY
 from tests.history.forgetting import keep_only, picture, rows, some_versions
 from tests.history.model_history import ModelHistory, visible
@@ -180,3 +181,21 @@ def test_a_crash_at_any_step_leaves_a_sound_store_and_the_rest_is_done_later(
                 assert {seq: picture(reader, seq) for seq in kept} == before
     with Store.open(tmp_path / "store", writable=True) as store:
         assert rows(store) == wanted
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_was_forgotten_stays_so_when_the_index_is_lost(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    path = tmp_path / "store"
+    with ModelHistory(path) as history:
+        fill(history, seed, 60)
+        keep_only(history.store, some_versions(rng, history.last))
+        before = rows(history.store)
+    (path / "index.lmdb").unlink()
+
+    rebuild(path, path / REBUILT_NAME, on_progress=lambda *_: None)
+    replace_index(path)
+
+    with Store.open(path, writable=True) as store:
+        assert list(check(store, read_data=True)) == []
+        assert rows(store) == before
