@@ -19,6 +19,7 @@ from dkfs.history.recorder import Recorder
 from dkfs.metrics.upkeep import Upkeep
 from dkfs.store import Store
 from dkfs.store.collect_plan import MAX_UNUSED
+from dkfs.store.reserve import is_full
 
 # What is kept if there is a budget and nobody said what to keep.
 DEFAULT_RULES: Final = Rules(
@@ -101,8 +102,10 @@ class Budget:
             if self._limit is not None and self._size() > self._limit * _BELOW:
                 freed += (await self._maintenance.collect(rest, max_unused=0)).freed
         log.info("forgot %d versions, %d bytes came back to the disk", forgotten, freed)
-        self._is_over = self._limit is not None and self._size() > self._limit
-        if self._is_over or self._disk_is_full():
+        is_over = self._limit is not None and self._size() > self._limit
+        # If something was forgotten, what was recorded meanwhile may be forgotten at the next look.
+        self._is_over = is_over and not forgotten
+        if self._is_over or (self._disk_is_full() and not forgotten):
             self._not_before_s = time.monotonic() + _AGAIN_S
             log.warning(
                 "store %s has %d bytes, its budget is %s: the policy keeps all that is left",
@@ -117,4 +120,7 @@ class Budget:
 
     def _disk_is_full(self) -> bool:
         failure = self._recorder.failure
-        return failure is not None and failure.errno == errno.ENOSPC
+        if failure is None:
+            return False
+        # LMDB takes a write that is cut short for an error of the disk.
+        return failure.errno == errno.ENOSPC or is_full(self._store.path)

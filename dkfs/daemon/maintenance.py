@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -102,15 +102,13 @@ class Maintenance:
 
     async def bury(self) -> None:
         """Remove segments that nobody reads any more, if there are some; take the reserve if it is time."""
-        await trio.to_thread.run_sync(self._bury)
+        with suppress(StoreBusyError):  # who is at work does it too
+            async with self.alone("burying", is_quiet=True):
+                await trio.to_thread.run_sync(self._bury)
 
     def _bury(self) -> None:
         self._store.bury_quietly()
-        if self.slices.acquire(blocking=False):  # nobody is using the reserve
-            try:
-                self._reserve.keep()
-            finally:
-                self.slices.release()
+        self._reserve.keep()
 
     async def forget(self, work: Callable[[forgetting.Pace], T], say: Say) -> T:
         """Do *work*, which forgets versions or contents at the pace that it is given."""

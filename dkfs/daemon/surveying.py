@@ -27,7 +27,7 @@ from dkfs.model.ids import Seq
 from dkfs.store import Store
 from dkfs.store.collect_copy import Copied
 from dkfs.store.collect_repack import Repacking
-from dkfs.store.collect_survey import Findings, Progress
+from dkfs.store.collect_survey import CopiedEnd, Findings, Progress
 from dkfs.store.collect_sweep import JournalRecord, Swap
 
 COMMAND: Final = "__survey"  # what this process is started as
@@ -91,6 +91,19 @@ class RemoteSurvey:
         """See Survey."""
         return self._ask_perhaps(
             Copied, "copy", number=number, segments=tuple(segments), with_journals=with_journals
+        )
+
+    def copy_end(
+        self, number: int, segment: int, *, most: int, with_journals: bool
+    ) -> CopiedEnd | None:
+        """See Survey."""
+        return self._ask_perhaps(
+            CopiedEnd,
+            "copy_end",
+            number=number,
+            segment=segment,
+            most=most,
+            with_journals=with_journals,
         )
 
     def moves(self) -> Iterator[list[Swap]]:

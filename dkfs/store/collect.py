@@ -20,15 +20,18 @@ from typing import Final, Protocol, TypeVar
 from dkfs.errors import StoreError
 from dkfs.model.ids import Seq
 from dkfs.store.collect_copy import Copied
-from dkfs.store.collect_plan import MAX_UNUSED, Victim, groups
+from dkfs.store.collect_plan import MAX_UNUSED, Plan, Victim, groups
 from dkfs.store.collect_repack import Repacking, note_repacked, repacked
-from dkfs.store.collect_survey import Findings, Progress
+from dkfs.store.collect_survey import CopiedEnd, Findings, Progress
 from dkfs.store.collect_sweep import JournalRecord, Kept, Swap, Sweep
 from dkfs.store.reserve import Reserve
 from dkfs.store.segments import RECORD
 from dkfs.store.store import Store
 
 _MARGIN: Final = 1024 * 1024  # bytes of the disk that a copy leaves to others
+_PIECE_LEAST: Final = 64 * 1024  # bytes; with less room nothing is moved
+_CUT_TRIES: Final = 100  # before it is too long that somebody reads an older view
+_WAIT_S: Final = 0.02
 
 T = TypeVar("T")
 
@@ -51,6 +54,12 @@ class Surveyor(Protocol):
         ...
 
     def copy(self, number: int, segments: Sequence[int], *, with_journals: bool) -> Copied | None:
+        """See Survey."""
+        ...
+
+    def copy_end(
+        self, number: int, segment: int, *, most: int, with_journals: bool
+    ) -> CopiedEnd | None:
         """See Survey."""
         ...
 
@@ -79,6 +88,10 @@ class Pace:
     def rows(self) -> int:
         """How many rows a transaction may change."""
         return self._rows
+
+    def wait(self) -> None:
+        """Wait for somebody else."""
+        self._pause(_WAIT_S)
 
     def took(self, rows: int, seconds: float, *, in_all: float) -> None:
         """Hear that *rows* rows took so long, and so long *in_all*, and rest."""
@@ -136,6 +149,7 @@ class Collection:
         started = time.monotonic()
         with self._store.collecting(), self._reserve.spending():
             freed = self._bury()
+            self._store.trim()
             findings = self._surveyor.look(max_unused=max_unused, repacking=repacking)
             self._seen = self._surveyor.refresh()
             self._at("looked")
@@ -185,13 +199,17 @@ class Collection:
         total = sum(victim.size for victim in victims)
         done = 0
         for group in groups(victims, limit=self._store.segment_limit):
-            numbers = [victim.number for victim in group]
             try:
                 report.freed += self._empty(group, with_journals=not findings.plan.is_checkpoint)
             except StoreError as exc:
-                # A disk that is full, or a segment that is damaged: it stays as it is, nothing is lost.
-                log.warning("segments %s are not given up: %s", numbers, exc)
-                skipped += numbers
+                # A disk that is full, or a segment that is damaged: what stays loses nothing.
+                numbers = [victim.number for victim in group]
+                if exc.errno == errno.ENOSPC:
+                    log.info("segments %s are given up by pieces: %s", numbers, exc)
+                    skipped += self._empty_by_pieces(group, report, findings.plan)
+                else:
+                    log.warning("segments %s are not given up: %s", numbers, exc)
+                    skipped += numbers
             done += sum(victim.size for victim in group)
             self._say("giving up segments", done, total)
         report.skipped = tuple(skipped)
@@ -202,30 +220,88 @@ class Collection:
         written = 0
         while True:
             self._check_room(sum(victim.kept for victim in group) - written)
-            if not self._number:
-                self._number = self._write(Sweep.allocate)
             copied = self._reserve.attempt(
-                partial(self._surveyor.copy, self._number, numbers, with_journals=with_journals)
+                partial(self._surveyor.copy, self._allocate(), numbers, with_journals=with_journals)
             )
             if copied is None:
                 break
             with_journals = False
-            self._made.add(self._number)
-            self._number = 0
             written += copied.length
-            self._at("copied")
-            try:
-                self._write(partial(Sweep.adopt, copied=copied))
-            except StoreError:
-                copied.vanish()
-                raise
-            self._at("adopted")
-            for batch in self._surveyor.moves():
-                self._swap(batch)
-                self._at("rows moved")
+            self._move_to(copied)
         self._write(partial(Sweep.end_segments, numbers=numbers))
         self._at("ended")
         return self._bury() - written
+
+    def _empty_by_pieces(
+        self, group: Sequence[Victim], report: Report, plan: Plan
+    ) -> Iterator[int]:
+        """Give up the segments of *group* from their ends, with little room; yield those that could not be."""
+        for victim in group:
+            try:
+                for gained in self._pieces(victim, with_journals=not plan.is_checkpoint):
+                    report.freed += gained
+            except StoreError as exc:
+                log.warning("segment %d is not given up: %s", victim.number, exc)
+                yield victim.number
+
+    def _pieces(self, victim: Victim, *, with_journals: bool) -> Iterator[int]:
+        """Move what is at the end of a segment and cut the file, until nothing is left; yield the bytes gained."""
+        number, length = victim.number, victim.size
+        while True:
+            self._reserve.give_up()
+            most = (
+                _room(self._store.path) // 3
+            )  # what is copied, rows of the index, and some for others
+            if most < _PIECE_LEAST:
+                raise _full(f"{most} bytes are left for a piece of a segment, need {_PIECE_LEAST}")
+            found = self._surveyor.copy_end(
+                self._allocate(), number, most=most, with_journals=with_journals
+            )
+            if found is None:
+                break
+            self._move_to(found.copied)
+            txn = self._write(
+                partial(
+                    Sweep.shorten,
+                    number=number,
+                    length=found.start,
+                    journal_bytes=found.journal_bytes,
+                )
+            )
+            self._at("shortened")
+            if not any(self._cut(number, found.start, txn) for _ in range(_CUT_TRIES)):
+                raise _full(f"somebody reads an older view of segment {number}")
+            self._at("cut")
+            yield length - found.start - found.copied.length
+            length = found.start
+        self._write(partial(Sweep.end_segments, numbers=[number]))
+        yield self._bury()
+
+    def _cut(self, number: int, length: int, txn: int) -> bool:
+        if self._store.cut(number, length, txn):
+            return True
+        self._pace.wait()
+        return False
+
+    def _allocate(self) -> int:
+        if not self._number:
+            self._number = self._write(Sweep.allocate)
+        return self._number
+
+    def _move_to(self, copied: Copied) -> None:
+        """Make *copied*, the last copy, part of the store, and let the rows lead there."""
+        self._made.add(copied.number)
+        self._number = 0
+        self._at("copied")
+        try:
+            self._write(partial(Sweep.adopt, copied=copied))
+        except StoreError:
+            copied.vanish()
+            raise
+        self._at("adopted")
+        for batch in self._surveyor.moves():
+            self._swap(batch)
+            self._at("rows moved")
 
     def _make_checkpoint(self) -> int:
         """Write a checkpoint; return how many bytes it takes."""
@@ -284,11 +360,13 @@ class Collection:
             self._reserve.give_up()
             room = _room(self._store.path)
         if room < need:
-            error = StoreError(
-                f"{room} bytes are left on the disk of {self._store.path}, need {need}"
-            )
-            error.errno = errno.ENOSPC
-            raise error
+            raise _full(f"{room} bytes are left on the disk of {self._store.path}, need {need}")
+
+
+def _full(message: str) -> StoreError:
+    error = StoreError(message)
+    error.errno = errno.ENOSPC
+    return error
 
 
 def _room(path: Path) -> int:

@@ -4,26 +4,24 @@ It may run in a process of its own: it opens the store for reading only, and wha
 Views are given up as early as can be: an old one keeps pages of the index from being used again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from itertools import islice
 from typing import Final, NamedTuple
 
 from dkfs.core import codec
 from dkfs.core.location import (
     JOURNAL,
-    LOST,
-    BlobLocation,
     SegmentRow,
     decode_blob_location,
-    encode_blob_location,
 )
-from dkfs.core.varint import read_varint
-from dkfs.model.ids import BlobId, NodeId, Seq
+from dkfs.model.ids import NodeId, Seq
 from dkfs.model.node import NodeState
 from dkfs.store.blobs import Encoder
 from dkfs.store.collect_copy import EMPTY_SIZE, Copied, SegmentCopy
 from dkfs.store.collect_mark import Marker
+from dkfs.store.collect_moves import Move, PlacedRow, rows_in, runs, swap
 from dkfs.store.collect_plan import Plan, SegmentUse, plan
 from dkfs.store.collect_repack import Recoder, Repacking, repacked
 from dkfs.store.collect_sweep import JournalRecord, Swap
@@ -32,9 +30,9 @@ from dkfs.store.compact import Packed, packed_bytes
 from dkfs.store.index import TABLES
 from dkfs.store.journals import checkpoint
 from dkfs.store.reader import Reader
-from dkfs.store.rows import NODE_KEY, seal, unseal
+from dkfs.store.rows import NODE_KEY, unseal
 from dkfs.store.salvage import Record, Salvage
-from dkfs.store.segments import RECORD, segment_path
+from dkfs.store.segments import HEADER_SIZE, RECORD, segment_path
 from dkfs.store.store import Store
 
 # Hears what is being done, how much of it is done, and of how much; 0: not known.
@@ -78,7 +76,7 @@ class Survey:
         self._marker: Marker | None = None
         self._recoder: Recoder | None = None
         self._done = frozenset[int]()  # segments that need not be encoded anew
-        self._moves: list[_Move] = []  # of the last copy
+        self._moves: list[Move] = []  # of the last copy
 
     def look(
         self,
@@ -159,7 +157,7 @@ class Survey:
         At most so many records that they fit into memory: to be called until there is nothing.  Raises StoreError.
         """
         with self._store.read() as reader:
-            found = _rows_in(reader, frozenset(segments), lambda: self._say("copying", 0, 0))
+            found = rows_in(reader, frozenset(segments), lambda: self._say("copying", 0, 0))
             rows = list(islice(found, _COPY_MOST))
             journals = [
                 (source, row)
@@ -176,10 +174,53 @@ class Survey:
                 self._copy_journals(out, source, segment)
             return out.finish()
 
+    def copy_end(
+        self, number: int, segment: int, *, most: int, with_journals: bool
+    ) -> "CopiedEnd | None":
+        """Make segment *number* of about *most* bytes from the end of *segment*; None if it holds nothing any more.
+
+        Raises StoreError.
+        """
+        path = segment_path(self._store.segments, segment)
+        with self._store.read() as reader:
+            row = reader.segment(segment)
+            found = rows_in(reader, frozenset((segment,)), lambda: self._say("copying", 0, 0))
+            rows = nlargest(_COPY_MOST, found, key=lambda each: each.place)
+            with_journals = (
+                with_journals and row is not None and row.journal_txn > reader.checkpoint()
+            )
+        if row is None or (row.length <= HEADER_SIZE and not rows):
+            return None
+        end, size = row.length, 0
+        chosen: list[PlacedRow] = []
+        for each in rows:
+            if chosen and size + each.end - each.place[1] > most:
+                break
+            size += each.end - each.place[1]
+            chosen.append(each)
+        # Where nothing but what is of no use is left, that goes too.
+        is_all = len(chosen) == len(rows) < _COPY_MOST
+        start = HEADER_SIZE if is_all else chosen[-1].place[1]
+        with SegmentCopy(self._store.segments, self._store.uuid.bytes, number) as out:
+            self._moves = sorted(self._copied_as_they_are(out, chosen[::-1]))
+            journal_bytes = 0
+            with Salvage(path, segment) as salvage:
+                for record in salvage.records(start, end):
+                    if isinstance(record, Record) and record.encoding == JOURNAL:
+                        journal_bytes += record.end - record.offset
+                        if with_journals:
+                            out.add_journal(
+                                record.blob,
+                                record.stored,
+                                length=record.length,
+                                txn=row.journal_txn,
+                            )
+            return CopiedEnd(out.finish(), start, journal_bytes)
+
     def moves(self) -> Iterator[list[Swap]]:
         """Yield the rows that lead to the last copy, in order of their keys."""
         for start in range(0, len(self._moves), _BATCH):
-            yield [_swap(move) for move in self._moves[start : start + _BATCH]]
+            yield [swap(move) for move in self._moves[start : start + _BATCH]]
 
     def checkpoint(self) -> Iterator[JournalRecord]:
         """Yield the parts of a checkpoint; the view that they are of is held until the last."""
@@ -220,12 +261,12 @@ class Survey:
         )
         return recoder
 
-    def _copied(self, out: SegmentCopy, rows: Sequence["_PlacedRow"]) -> Iterator["_Move"]:
+    def _copied(self, out: SegmentCopy, rows: Sequence[PlacedRow]) -> Iterator[Move]:
         """Copy *rows*, which lie in this order, encoded anew if that is wanted; yield where they are."""
         if self._recoder is None:
             yield from self._copied_as_they_are(out, rows)
             return
-        rest: list[_PlacedRow] = []
+        rest: list[PlacedRow] = []
         for start in range(0, len(rows), _VIEW_ROWS):
             with self._store.read() as reader:
                 for row in rows[start : start + _VIEW_ROWS]:
@@ -240,20 +281,18 @@ class Survey:
                     encoding, length = new.location.encoding, new.location.length
                     at = out.add(row.blob, new.stored, encoding=encoding, length=length)
                     location = replace(new.location, segment=out.number, offset=at)
-                    yield _Move(row.blob, row.value, location, new.is_deeper)
+                    yield Move(row.blob, row.value, location, new.is_deeper)
         yield from self._copied_as_they_are(out, rest)
 
-    def _copied_as_they_are(
-        self, out: SegmentCopy, rows: Sequence["_PlacedRow"]
-    ) -> Iterator["_Move"]:
-        for done, run in enumerate(_runs(rows)):
+    def _copied_as_they_are(self, out: SegmentCopy, rows: Sequence[PlacedRow]) -> Iterator[Move]:
+        for done, run in enumerate(runs(rows)):
             if done % 64 == 0:
                 self._say("copying", out.length, 0)
             segment, offset = run[0].place
             at = out.copy(segment, offset, run[-1].end - offset, records=len(run))
             for row in run:
                 place = out.number, at + row.place[1] - offset
-                yield _Move(row.blob, row.value, place, is_deeper=False)
+                yield Move(row.blob, row.value, place, is_deeper=False)
 
     def _copy_journals(self, out: SegmentCopy, source: int, row: SegmentRow) -> None:
         with Salvage(segment_path(self._store.segments, source), source) as salvage:
@@ -272,31 +311,12 @@ class Survey:
         )
 
 
-class _PlacedRow(NamedTuple):
-    """A row of the table blobs, and where its record lies."""
+class CopiedEnd(NamedTuple):
+    """The end of a segment, copied."""
 
-    place: tuple[int, int]  # segment, offset
-    end: int  # the offset after the record
-    blob: BlobId
-    value: bytes
-
-
-class _Move(NamedTuple):
-    """A row of the table blobs, and where its blob is in the last copy: as it was elsewhere, or encoded anew."""
-
-    blob: BlobId
-    value: bytes
-    to: tuple[int, int] | BlobLocation
-    is_deeper: bool
-
-
-def _swap(move: _Move) -> Swap:
-    to = move.to
-    if not isinstance(to, BlobLocation):
-        old = decode_blob_location(unseal("blobs", move.blob, move.value))
-        to = replace(old, segment=to[0], offset=to[1])
-    new = seal(move.blob, encode_blob_location(to))
-    return Swap(move.blob, move.value, new, move.is_deeper)
+    copied: Copied
+    start: int  # where in the segment it began
+    journal_bytes: int  # of journals that were in it
 
 
 def _uses(reader: Reader, table: BlobTable) -> Iterator[SegmentUse]:
@@ -329,31 +349,3 @@ def _packed_index(
         for key, value in reader.rows(name):
             rows[name].add(len(key), len(value), times=part)
     return packed_bytes(rows.values())
-
-
-def _rows_in(
-    reader: Reader, segments: frozenset[int], say: Callable[[], None]
-) -> Iterator[_PlacedRow]:
-    """Yield every row that leads into *segments*, in order of the keys."""
-    for done, (key, value) in enumerate(reader.rows("blobs")):
-        if done % _TELL_EVERY == 0:
-            say()
-        # Only the segment is looked at first: most rows are of others, and there may be millions.
-        if value[0] == 2 and read_varint(value, 2)[0] not in segments:
-            continue
-        location = decode_blob_location(unseal("blobs", key, value))
-        if location.encoding != LOST and location.segment in segments:
-            end = location.offset + RECORD.size + location.stored_length
-            yield _PlacedRow((location.segment, location.offset), end, BlobId(key), value)
-
-
-def _runs(rows: Iterable[_PlacedRow]) -> Iterator[list[_PlacedRow]]:
-    """Yield runs of *rows* that lie side by side."""
-    run: list[_PlacedRow] = []
-    for row in rows:
-        if run and row.place != (run[-1].place[0], run[-1].end):
-            yield run
-            run = []
-        run.append(row)
-    if run:
-        yield run

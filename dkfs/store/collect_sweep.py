@@ -113,6 +113,17 @@ class Sweep(Transaction):
         if record.is_last:
             self._put("meta", CHECKPOINT_KEY, SEQ.pack(record.txn))
 
+    def shorten(self, number: int, length: int, journal_bytes: int) -> int:
+        """Note that nothing is in segment *number* from *length* on, where *journal_bytes* of journals were.
+
+        Return this transaction: the file may be cut when nobody reads an older view.
+        """
+        row = self.segment(number)
+        if row is not None:
+            row = replace(row, length=length, journal_bytes=row.journal_bytes - journal_bytes)
+            self._put("segments", SEGMENT_KEY.pack(number), encode_segment(row))
+        return int(self._txn.id())
+
     def end_segments(self, numbers: Sequence[int]) -> None:
         """Note that nothing is in the segments *numbers* any more, as of this transaction."""
         death = self._txn.id()

@@ -16,6 +16,7 @@ from dkfs.errors import StoreError
 
 RESERVE_NAME: Final = "reserve"
 RESERVE_SIZE: Final = 16 * 1024 * 1024  # bytes, by default
+FULL: Final = 1024 * 1024  # free bytes of a disk that counts as full
 # Free bytes of a disk that needs no reserve yet: it takes seconds to fill, and is looked at every two seconds.
 PLENTY: Final = 4 * 1024 * 1024 * 1024
 
@@ -33,6 +34,7 @@ class Reserve:
         self._size = size
         self._plenty = plenty
         self._is_given_up = False
+        self._has_complained = False
 
     @property
     def held(self) -> int:
@@ -50,7 +52,7 @@ class Reserve:
             if has_plenty:
                 self._path.unlink(missing_ok=True)
         except OSError as exc:
-            log.warning("no reserve at %s: %s", self._path, exc.strerror)
+            self._complain(exc)
             return
         if not has_plenty and self.held < self._size:
             self.take()
@@ -65,7 +67,7 @@ class Reserve:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             fd = os.open(self._path, flags, 0o600)
         except OSError as exc:
-            log.warning("no reserve at %s: %s", self._path, exc.strerror)
+            self._complain(exc)
             return False
         try:
             os.fchmod(fd, 0o600)  # the umask may have taken bits away
@@ -73,10 +75,11 @@ class Reserve:
             os.posix_fallocate(fd, 0, self._size)
         except OSError as exc:
             os.ftruncate(fd, 0)  # a part of it would be missing from the disk for nothing
-            log.warning("no reserve at %s: %s", self._path, exc.strerror)
+            self._complain(exc)
             return False
         finally:
             os.close(fd)
+        self._has_complained = False
         return True
 
     def give_up(self) -> bool:
@@ -99,9 +102,21 @@ class Reserve:
         try:
             return work()
         except (StoreError, OSError) as exc:
-            if exc.errno != errno.ENOSPC or not self.give_up():
+            if not self._is_about_room(exc) or not self.give_up():
                 raise
             return work()
+
+    def _complain(self, exc: OSError) -> None:
+        """Say that there is no reserve, once until there is one again."""
+        if not self._has_complained:
+            log.warning("no reserve at %s: %s", self._path, exc.strerror)
+        self._has_complained = True
+
+    def _is_about_room(self, exc: StoreError | OSError) -> bool:
+        if exc.errno == errno.EIO:
+            # LMDB takes a write that is cut short, as the last one on a disk is, for an error of the disk.
+            return is_full(self._path.parent)
+        return exc.errno == errno.ENOSPC
 
     @contextmanager
     def spending(self) -> Iterator[None]:
@@ -111,3 +126,9 @@ class Reserve:
         finally:
             if self._is_given_up:
                 self.take()
+
+
+def is_full(directory: Path) -> bool:
+    """Return whether the disk of *directory* has no room left that is worth speaking of."""
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize < FULL

@@ -233,6 +233,30 @@ class Store:
                 log.warning("segment %s is left for the next opening: %s", path, exc.strerror)
         return freed
 
+    def cut(self, number: int, length: int, txn: int) -> bool:
+        """Cut segment *number*, which has *length* bytes since transaction *txn*; return False if somebody reads more.
+
+        Raises StoreError.
+        """
+        oldest = self._index.oldest_reader()
+        if oldest is not None and oldest < txn:
+            return False
+        path = segment_path(self.segments, number)
+        try:
+            os.truncate(path, length)
+        except OSError as exc:
+            raise StoreError(f"segment {path} cannot be cut: {exc.strerror}") from exc
+        return True
+
+    def trim(self) -> None:
+        """Cut what lies behind the ends of segments because a collection was killed; raises StoreError."""
+        with self.read() as reader:
+            newest = reader.tail().segment
+            rows = {n: row.length for n, row in reader.segments() if n != newest}
+        for number, size in self.segment_sizes().items():
+            if size > rows.get(number, size) and self._index.oldest_reader() is None:
+                self.cut(number, rows[number], 0)
+
     def bury_quietly(self) -> None:
         """Remove segments that ended, unless the store refuses that: it is worth no failure of anything else."""
         try:
