@@ -5,14 +5,19 @@ is not on the disk, and what is behind the tail that the index knows belongs to 
 with the rows that the transaction put and deleted (see journals), from which the index can be made again.
 """
 
+import errno
 import logging
+import os
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
 import lmdb
 
 from dkfs.core.journal import TABLE_NUMBERS
 from dkfs.core.location import SegmentRow, decode_segment, encode_segment
-from dkfs.errors import CorruptError, StoreError
+from dkfs.errors import CorruptError, DkfsError, StoreError
 from dkfs.model.ids import ROOT, NodeId
 from dkfs.store.blobs import BlobSource
 from dkfs.store.index import Index, index_error
@@ -31,6 +36,8 @@ from dkfs.store.rows import (
 )
 from dkfs.store.segments import Tail, pack_tail
 from dkfs.store.side import WriteSide
+
+_FULL: Final = 1024 * 1024  # bytes that a disk has left when it is as good as full
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +136,7 @@ class Transaction(Reader):
         try:
             self._txn.commit()
         except lmdb.Error as exc:
-            raise index_error(exc) from exc
+            raise _commit_error(exc, self._index.path) from exc
         side.is_uncertain = False
         side.output.keep()
         side.last_time_ns = self._last_time_ns
@@ -181,3 +188,15 @@ class Transaction(Reader):
             self._txn.put(key, seal(key, record), db=self._tables[table])
         except lmdb.Error as exc:
             raise index_error(exc) from exc
+
+
+def _commit_error(exc: lmdb.Error, path: Path) -> DkfsError:
+    """Return the error that *exc*, raised by a commit to the index at *path*, means; see index_error()."""
+    error = index_error(exc)
+    # LMDB says EIO when less was written than it asked for, which a disk that becomes full does.
+    if isinstance(error, StoreError):
+        with suppress(OSError):
+            disk = os.statvfs(path)
+            if disk.f_bavail * disk.f_frsize < _FULL:
+                error.errno = errno.ENOSPC
+    return error

@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
-from dkfs.core.journal import JournalPart
+import lmdb
+
+from dkfs.core.journal import TABLES_JOURNALED, JournalPart
 from dkfs.core.location import JOURNAL
 from dkfs.model.ids import NO_NODE, ROOT, BlobId, NodeId, Seq
 from dkfs.model.node import Attr, Kind, NodeState
 from dkfs.model.operation import NOBODY, Operation, OpKind
 from dkfs.store import Store, Writer
 from dkfs.store.journals import unpack_journal
+from dkfs.store.rows import UNJOURNALED, unseal
 from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD
+
+Rows = dict[tuple[str, bytes], bytes]  # by table and key: record
 
 TIME_NS = 1_700_000_000_000_000_000
 
@@ -80,3 +85,46 @@ def journals(path: Path) -> list[JournalPart]:
             if encoding == JOURNAL:
                 found.append(unpack_journal(data[start:at], length))
     return found
+
+
+def replayed(parts: list[JournalPart]) -> Rows:
+    """Return what the index must hold after *parts*, in order."""
+    rows: Rows = {}
+    for part in parts:
+        if part.is_checkpoint and part.part == 0:
+            rows.clear()
+        for table, key, record in part.rows:
+            if record is None:
+                rows.pop((table, key), None)
+            else:
+                rows[table, key] = record
+    return rows
+
+
+def indexed(path: Path) -> Rows:
+    """Return every row of the index that a journal would hold."""
+    with Store.open(path, writable=False) as store, store.read() as reader:
+        return {
+            (table, key): unseal(table, key, value)
+            for table in TABLES_JOURNALED
+            for key, value in reader.rows(table)
+            if table != "meta" or key not in UNJOURNALED
+        }
+
+
+class FailingTransaction:
+    """A transaction whose commit fails, before or after it has come into effect."""
+
+    def __init__(self, real: "lmdb.Transaction[bytes]", *, has_landed: bool) -> None:
+        self._real = real
+        self._has_landed = has_landed
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def commit(self) -> None:
+        if self._has_landed:
+            self._real.commit()
+        else:
+            self._real.abort()
+        raise lmdb.DiskError("mdb_txn_commit")

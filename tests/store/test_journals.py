@@ -3,43 +3,27 @@ from pathlib import Path
 import pytest
 
 from dkfs.core import codec
-from dkfs.core.journal import TABLES_JOURNALED, JournalPart, decode_journal, decode_journal_head
+from dkfs.core.journal import decode_journal, decode_journal_head
 from dkfs.core.location import SegmentRow, decode_segment
 from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import ROOT, NodeId, Seq
 from dkfs.model.operation import OpKind, Tag
 from dkfs.store import Store
 from dkfs.store import journals as journals_module
+from dkfs.store.check import check
 from dkfs.store.journals import checkpoint
 from dkfs.store.rows import SEGMENT_KEY, SEQ, TAIL_KEY, UNJOURNALED, unseal
-from tests.store.making import TIME_NS, add_file, append, file_state, journals
-
-Rows = dict[tuple[str, bytes], bytes]
-
-
-def replayed(parts: list[JournalPart]) -> Rows:
-    """Return what the index must hold after *parts*, in order."""
-    rows: Rows = {}
-    for part in parts:
-        if part.is_checkpoint and part.part == 0:
-            rows.clear()
-        for table, key, record in part.rows:
-            if record is None:
-                rows.pop((table, key), None)
-            else:
-                rows[table, key] = record
-    return rows
-
-
-def indexed(path: Path) -> Rows:
-    """Return every row of the index that a journal would hold."""
-    with Store.open(path, writable=False) as store, store.read() as reader:
-        return {
-            (table, key): unseal(table, key, value)
-            for table in TABLES_JOURNALED
-            for key, value in reader.rows(table)
-            if table != "meta" or key not in UNJOURNALED
-        }
+from tests.store.differences import noise
+from tests.store.making import (
+    TIME_NS,
+    FailingTransaction,
+    add_file,
+    append,
+    file_state,
+    indexed,
+    journals,
+    replayed,
+)
 
 
 def fill(path: Path) -> None:
@@ -127,6 +111,37 @@ def test_a_long_journal_is_cut_into_parts(path: Path, monkeypatch: pytest.Monkey
     assert len(parts) > 4
     assert [part.is_last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert {part.txn for part in parts} == {1}
+    assert replayed(parts) == indexed(path)
+
+
+@pytest.mark.parametrize("has_landed", [False, True])
+def test_after_a_failed_commit_the_journals_still_make_the_index(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, has_landed: bool
+) -> None:
+    with Store.open(path, writable=True, segment_limit=2000) as store:
+        add_file(store, b"before", b"before")
+        for attempt in range(6):
+            writer = store.write()
+            writer.put_blob(noise(attempt, 400))
+            append(writer, {7 + attempt: file_state()}, time_ns=TIME_NS)
+            writer.put_tag(Tag(f"t{attempt}", Seq(1), TIME_NS))
+            if attempt % 2:
+                failing = FailingTransaction(writer._txn, has_landed=has_landed)
+                monkeypatch.setattr(writer, "_txn", failing)
+                with pytest.raises(StoreError, match="mdb_txn_commit"):
+                    writer.__exit__(None)
+            else:
+                writer.__exit__(None)
+        add_file(store, b"after", b"after")
+        with store.read() as reader:
+            txn, last = reader.tail().txn, reader.last
+            lengths = {number: row.length for number, row in reader.segments()}
+        assert lengths == store.segment_sizes()
+        assert list(check(store, read_data=True)) == []
+
+    assert (txn, last) == ((8, 8) if has_landed else (5, 5))
+    parts = journals(path)
+    assert [part.txn for part in parts] == list(range(1, txn + 1))
     assert replayed(parts) == indexed(path)
 
 

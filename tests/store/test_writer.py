@@ -1,6 +1,9 @@
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 
 import lmdb
 import pytest
@@ -14,7 +17,7 @@ from dkfs.model.operation import Tag
 from dkfs.store import Store
 from dkfs.store import side as side_module
 from dkfs.store.check import check
-from tests.store.making import TIME_NS, add_file, append, file_state, operation
+from tests.store.making import TIME_NS, FailingTransaction, add_file, append, file_state, operation
 
 
 def segment_bytes(store: Store) -> int:
@@ -308,22 +311,12 @@ def test_the_clean_mark_is_what_was_set(store: Store) -> None:
 # ---- failures
 
 
-class FailingTransaction:
-    """A transaction whose commit fails, before or after it has come into effect."""
-
-    def __init__(self, real: "lmdb.Transaction[bytes]", *, has_landed: bool) -> None:
-        self._real = real
-        self._has_landed = has_landed
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._real, name)
+class ShortWrite(FailingTransaction):
+    """A transaction of which less was written than LMDB asked for."""
 
     def commit(self) -> None:
-        if self._has_landed:
-            self._real.commit()
-        else:
-            self._real.abort()
-        raise lmdb.DiskError("mdb_txn_commit")
+        self._real.abort()
+        raise lmdb.Error("mdb_txn_commit: Input/output error")
 
 
 @pytest.mark.parametrize("has_landed", [False, True])
@@ -347,6 +340,22 @@ def test_a_failed_commit_of_the_index_leaves_the_store_usable(
         assert reader.has_blob(in_doubt) is has_landed
         if has_landed:
             assert reader.blob(in_doubt) == b"in doubt" * 1000
+
+
+@pytest.mark.parametrize(("left", "expected"), [(0, errno.ENOSPC), (1 << 30, errno.EIO)])
+def test_a_commit_that_wrote_too_little_tells_whether_the_disk_is_full(
+    store: Store, monkeypatch: pytest.MonkeyPatch, left: int, expected: int
+) -> None:
+    writer = store.write()
+    append(writer)
+    monkeypatch.setattr(writer, "_txn", ShortWrite(writer._txn, has_landed=False))
+    disk = SimpleNamespace(f_bavail=left // 4096, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+
+    with pytest.raises(StoreError, match="Input/output error") as caught:
+        writer.__exit__(None)
+
+    assert caught.value.errno == expected
 
 
 def test_what_is_remembered_as_verified_is_bounded(
