@@ -1,0 +1,252 @@
+"""Collecting, pruning and the budget under a mount that is used: nothing is lost, nobody waits, room comes back."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dkfs.daemon import control
+from dkfs.errors import StoreBusyError
+from tests.mounting import CHECKOUT, Mounted
+
+pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
+
+SIZE = 20_000  # bytes of a version of a file
+
+
+def contents(number: int) -> bytes:
+    return random.Random(number).randbytes(SIZE)
+
+
+def write(place: Mounted, numbers: range, *, files: int = 5) -> None:
+    """Give one file after the other the contents of *numbers*, each a version."""
+    for number in numbers:
+        (place.mountpoint / f"f{number % files}").write_bytes(contents(number))
+    place.flush()
+
+
+def segment_bytes(place: Mounted) -> int:
+    return sum(file.stat().st_size for file in (place.store / "segments").iterdir())
+
+
+def shown(place: Mounted, name: str) -> list[bytes]:
+    """Return the contents of every version of the file *name* that is there."""
+    directory = place.mountpoint / ".dkfs" / "files" / name
+    return [(directory / entry).read_bytes() for entry in sorted(os.listdir(directory), key=int)]
+
+
+def child_of(pid: int) -> int | None:
+    """Return the process that looks through the store for the daemon *pid*."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if not entry.name.isdecimal() or b"__survey" not in (entry / "cmdline").read_bytes():
+                continue
+            if int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                return int(entry.name)
+        except OSError:
+            continue  # it has ended
+    return None
+
+
+def start(place: Mounted, *words: str) -> subprocess.Popen[str]:
+    """Run dkfs without waiting for it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dkfs", *words],
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT), DKFS_STORE=str(place.store)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_child(place: Mounted) -> int:
+    daemon = place.daemon_pid
+    deadline = time.monotonic() + 10
+    while (child := child_of(daemon)) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return child
+
+
+def test_what_was_pruned_comes_back_under_the_mount(mounted: Mounted) -> None:
+    write(mounted, range(200))
+    before = segment_bytes(mounted)
+
+    said = mounted.dkfs("prune", "--keep-last", "50", "-n").stdout
+    done = mounted.dkfs("prune", "--keep-last", "50").stdout
+
+    assert "come back to the disk" in said
+    assert "came back to the disk" in done
+    assert before - segment_bytes(mounted) > 130 * SIZE
+    for name in range(5):
+        versions = shown(mounted, f"f{name}")
+        assert versions[-10:] == [contents(n) for n in range(150 + name, 200, 5)]
+    assert mounted.dkfs("check").returncode == 0
+
+
+def test_what_is_written_meanwhile_is_recorded(mounted: Mounted) -> None:
+    write(mounted, range(200))
+    mounted.dkfs("forget", "--keep-last", "20")
+    stop = threading.Event()
+    written: list[int] = []
+
+    def work() -> None:
+        number = 1000
+        while not stop.is_set():
+            (mounted.mountpoint / f"f{number % 5}").write_bytes(contents(number))
+            written.append(number)
+            number += 1
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    for _ in range(3):
+        mounted.dkfs("gc", "--max-unused", "0")
+        mounted.dkfs("forget", "--keep-last", "100")
+    stop.set()
+    worker.join()
+    mounted.flush()
+
+    for name in range(5):
+        last = [n for n in written if n % 5 == name][-15:]
+        assert shown(mounted, f"f{name}")[-15:] == [contents(n) for n in last]
+    mounted.umount()
+    assert mounted.dkfs("check", "--read-data").returncode == 0
+
+
+def test_if_the_process_that_reads_is_killed_the_mount_goes_on(mounted: Mounted) -> None:
+    write(mounted, range(100))
+    mounted.dkfs("forget", "--keep-last", "20")
+    collection = start(mounted, "gc")
+
+    os.kill(wait_for_child(mounted), signal.SIGKILL)
+    _, said = collection.communicate(timeout=20)
+
+    assert collection.returncode == 4
+    assert "the process that looks through the store has ended" in said
+    write(mounted, range(100, 120))
+    assert "came back" in mounted.dkfs("gc").stdout
+    assert shown(mounted, "f1")[-1] == contents(116)
+
+
+def test_who_asked_and_went_away_leaves_nothing_running(mounted: Mounted) -> None:
+    write(mounted, range(100))
+    mounted.dkfs("forget", "--keep-last", "20")
+    collection = start(mounted, "gc")
+    wait_for_child(mounted)
+    collection.kill()
+    collection.communicate()
+
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            control.request(mounted.store, {"command": "gc"})
+            break
+        except StoreBusyError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    assert child_of(mounted.daemon_pid) is None
+
+
+def test_there_is_one_maintenance_at_a_time(mounted: Mounted) -> None:
+    write(mounted, range(50))
+    collection = start(mounted, "gc")
+    wait_for_child(mounted)
+
+    with pytest.raises(StoreBusyError, match=r"a collection of store .* is under way"):
+        control.request(mounted.store, {"command": "gc"})
+
+    collection.communicate(timeout=20)
+    assert collection.returncode == 0
+
+
+def test_a_collection_ends_with_the_mount(mounted: Mounted) -> None:
+    write(mounted, range(200))
+    mounted.dkfs("forget", "--keep-last", "20")
+    collection = start(mounted, "gc")
+    wait_for_child(mounted)
+
+    mounted.umount()
+
+    collection.communicate(timeout=20)
+    assert mounted.dkfs("check", "--read-data").returncode == 0
+    assert "came back" in mounted.dkfs("gc").stdout
+    assert mounted.dkfs("check", "--read-data").returncode == 0
+
+
+def test_without_a_mount_the_index_gives_its_room_back_too(mounted: Mounted) -> None:
+    write(mounted, range(300))
+    mounted.dkfs("forget", "--keep-last", "20")
+    assert "of the index are free too" in mounted.dkfs("gc", "-n").stdout
+    mounted.umount()
+    before = (mounted.store / "index.lmdb").stat().st_size
+
+    mounted.dkfs("gc")
+
+    assert (mounted.store / "index.lmdb").stat().st_size < before / 2
+    mounted.mount()
+    assert shown(mounted, "f4")[-1] == contents(299)
+
+
+def test_a_budget_is_kept(unmounted: Mounted) -> None:
+    config = unmounted.base / "dkfs.toml"
+    config.write_text("budget = 1_500_000\n[retention]\nkeep-last = 20\n")
+    words = ("mount", unmounted.state_dir, unmounted.mountpoint, "--store", unmounted.store)
+    unmounted.dkfs(*words, "--config", config)
+
+    deadline = time.monotonic() + 15
+    number = most = 0
+    while time.monotonic() < deadline and number < 300:
+        write(unmounted, range(number, number + 10))
+        number += 10
+        most = max(most, segment_bytes(unmounted))
+        time.sleep(0.1)
+    deadline = time.monotonic() + 20
+    while segment_bytes(unmounted) > 1_500_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+    assert most > 1_000_000
+    assert shown(unmounted, "f1")[-1] == contents(number - 4)
+    unmounted.umount()
+    checked = unmounted.dkfs("check", "--read-data", check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.fixture
+def full(unmounted: Mounted) -> Iterator[Mounted]:
+    """Mount with the store on a small disk of its own."""
+    unmounted.store.mkdir()
+    disk = ("mount", "-t", "tmpfs", "-o", "size=16m", "dkfs-test", unmounted.store)
+    subprocess.run(disk, check=True)
+    unmounted.mount("reserve=2M")
+    yield unmounted
+    unmounted.umount()
+    subprocess.run(["umount", unmounted.store], check=True)
+
+
+def test_on_a_full_disk_pruning_makes_room_and_recording_goes_on(full: Mounted) -> None:
+    number = 0
+    while full.dkfs("status", check=False).returncode == 0 and number < 2000:
+        for _ in range(50):
+            (full.mountpoint / f"f{number % 5}").write_bytes(contents(number))
+            number += 1
+        time.sleep(0.1)
+    assert number < 2000, "the disk was to become full"
+
+    full.dkfs("prune", "--keep-last", "100")
+    deadline = time.monotonic() + 20
+    while full.dkfs("status", check=False).returncode != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    write(full, range(number, number + 20))
+
+    assert shown(full, "f0")[-1] in {contents(n) for n in range(number + 15, number + 20)}
+    assert (full.store / "reserve").stat().st_size == 2 << 20
