@@ -25,7 +25,7 @@ def settings(*words: str) -> MountSettings:
     [
         ("--state-dir=/s", "--debug", "--", "cmd", "--debug", "-x"),
         ("--state-dir", "/s", "--debug=true", "cmd", "--debug", "-x"),
-        ("--debug", "--state-dir", "/s", "--enable-diff=false", "cmd", "--debug", "-x"),
+        ("--debug", "--state-dir", "/s", "--enable-ebpf=false", "cmd", "--debug", "-x"),
     ],
 )
 def test_the_flags_end_where_the_command_begins(words: tuple[str, ...]) -> None:
@@ -40,9 +40,9 @@ def test_a_switch_may_say_false() -> None:
 
 
 def test_a_switch_of_the_seed_without_a_value_means_true_and_eats_no_word() -> None:
-    with pytest.raises(UsageError, match="--enable-diff=true is not in this release"):
-        settings("--enable-diff", "cmd")
-    assert parsed("--enable-diff", "cmd").program == ["cmd"]
+    with pytest.raises(UsageError, match="--enable-ebpf=true is not in this release"):
+        settings("--enable-ebpf", "cmd")
+    assert parsed("--enable-ebpf", "cmd").program == ["cmd"]
 
 
 def test_a_flag_beats_an_option_beats_the_environment_beats_the_file(
@@ -73,7 +73,7 @@ def test_a_flag_beats_an_option_beats_the_environment_beats_the_file(
         (("--capture-interval", "0"), "--capture-interval: '0', expected a time"),
         (("--metrics-addr", "nonsense"), "metrics address 'nonsense': expected :PORT"),
         (("--hash-algo", "md5"), "--hash-algo: 'md5', expected blake3 or sha256"),
-        (("--snapshot-interval", "10"), "--snapshot-interval=10 is not in this release"),
+        (("--ebpf-program", "x"), "--ebpf-program=x is not in this release"),
         (("-o", "colour"), "-o colour: unknown mount option"),
         (("--engine", "kernel"), "--engine=kernel is not in this release"),
     ],

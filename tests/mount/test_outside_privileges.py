@@ -30,7 +30,7 @@ def file(unmounted: Mounted) -> Path:
 
 def test_history_has_no_capability_that_chown_took_away(file: Path, unmounted: Mounted) -> None:
     os.chown(file, USER, USER + 1)
-    unmounted.dkfs("restore", "latest", "--target", unmounted.base / "restored")
+    unmounted.dkfs("restore", "latest", "--privileged", "--target", unmounted.base / "restored")
 
     assert os.listxattr(file) == []
     seen, restored = (

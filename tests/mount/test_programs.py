@@ -65,7 +65,7 @@ def check(place: Mounted, pid: int) -> None:
     backing = pictures_of(tops[1])
     assert not differences(backing, pictures_of(tops[0]))
     restored = place.base / "restored"
-    place.dkfs("restore", "latest", "--target", restored)
+    place.dkfs("restore", "latest", "--privileged", "--target", restored)
     assert not differences(backing, pictures_of(os.fsencode(restored)))
     shutil.rmtree(restored)
 

@@ -41,7 +41,7 @@ def _store_of_a_newer_format(place: Mounted) -> None:
     _store(place)
     index = lmdb.open(str(place.store / "index.lmdb"), subdir=False, max_dbs=9)
     with index, index.begin(write=True) as txn:
-        txn.put(b"format", (2).to_bytes(4, "big"), db=index.open_db(b"meta", txn=txn))
+        txn.put(b"format", (3).to_bytes(4, "big"), db=index.open_db(b"meta", txn=txn))
 
 
 def _below(path: str, kind: str) -> Callable[[Mounted], object]:
@@ -129,7 +129,7 @@ ON_A_MOUNT = [
     Trouble("path that leads out", "cat latest:../x", 2,
             "path ../x has '..' in it: expected a path below the mount's root"),
     Trouble("restore to a full directory", "restore latest --target B/full", 1,
-            "B/full is not empty: expected an empty directory, or nothing",
+            "B/full is not empty: expected an empty directory, or nothing, or --overwrite",
             _below("full/x", "file")),
     Trouble("restore of an unknown path", "restore latest:none --target B/new", 3,
             "none does not exist at version 2"),
@@ -183,7 +183,7 @@ def test_a_store_of_a_newer_format_is_refused(unmounted: Mounted) -> None:
     done = unmounted.mount(check=False)
 
     assert done.returncode == 4
-    assert done.stderr == f"dkfs: store {unmounted.store} has format 2, this dkfs reads 1\n"
+    assert done.stderr == f"dkfs: store {unmounted.store} has format 3, this dkfs reads 1 and 2\n"
 
 
 def test_a_mount_point_that_is_not_empty_is_covered(unmounted: Mounted) -> None:
