@@ -49,9 +49,6 @@ def test_everything_that_can_be_said() -> None:
         log_file="/l",
         debug="true",
         prefer="dir",
-        budget="1G",
-        reserve="1M",
-        scrub_interval="12h",
     ) == MountSettings(
         state_dir=Path("/s"),
         mountpoint=Path("/m"),
@@ -69,15 +66,18 @@ def test_everything_that_can_be_said() -> None:
         io="strict",
         fsname="name",
         capture_interval_s=0.5,
-        scrub_interval_s=43_200.0,
         hash_algo="sha256",
         metrics_addr=None,
         log_file=Path("/l"),
         debug=True,
         prefer="dir",
-        budget=1 << 30,
-        reserve=1 << 20,
     )
+
+
+def test_what_keeps_a_store_small_and_sound_can_be_said() -> None:
+    said = settings(budget="1G", reserve="1M", scrub_interval="12h")
+
+    assert (said.budget, said.reserve, said.scrub_interval_s) == (1 << 30, 1 << 20, 43_200.0)
 
 
 def test_no_budget_is_none_at_all() -> None:
