@@ -12,6 +12,7 @@ import pytest
 from dkfs.errors import StoreError
 from dkfs.store import Store
 from dkfs.store.check import check
+from dkfs.store.collect_copy import Copied
 from dkfs.store.compact import compact
 from dkfs.store.reserve import RESERVE_NAME, Reserve
 from dkfs.store.segments import UNFINISHED
@@ -95,6 +96,34 @@ def test_killed_at_any_step_a_collection_loses_nothing_and_the_next_one_ends_it(
         "ended",
         "rows of segments removed",
     }
+
+
+def test_killed_when_a_copy_has_its_name_but_is_not_known_a_store_is_as_before(path: Path) -> None:
+    with Store.open(path, writable=True, segment_limit=SEGMENT_LIMIT) as store:
+        fill(store, range(1, 101), size=1500)
+        lose(store, 1, 40)
+    pid = os.fork()
+    if pid == 0:
+        appear = Copied.appear
+
+        def die(copied: Copied) -> None:
+            appear(copied)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Copied.appear = die  # type: ignore[method-assign, assignment]  # in the child only
+        with Store.open(path, writable=True, segment_limit=SEGMENT_LIMIT) as store:
+            collect(store, max_unused=0)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    before = segment_bytes(path)
+
+    with Store.open(path, writable=True, segment_limit=SEGMENT_LIMIT) as store:
+        assert segment_bytes(path) < before
+        expect(store, range(41, 101), size=1500)
+        assert list(check(store, read_data=True)) == []
+        collect(store, max_unused=0)
+        expect(store, range(41, 101), size=1500)
+        assert list(check(store, read_data=True)) == []
 
 
 @pytest.fixture
