@@ -19,14 +19,17 @@ from dkfs.model.ids import BlobId
 from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD
 
 _WINDOW: Final = 4 * 1024 * 1024  # bytes searched at once
+_EFFORT: Final = (
+    4 << 30
+)  # bytes that are compared with checksums in searching one segment; some 4 s
 _LENGTH: Final = rb"[\x00-\x40].{3}"  # a u32 up to 1 GiB, and a little more
 # How a record can begin: stored length, CRC-32, encoding, plain length, id, then the stored bytes. Those of encodings
 # 1 and 16 are zstd frames and begin with the magic number, those of a delta with the number of its bases; a plain
-# record has the same length twice. The last is a footer.
+# record, of which none is empty, has the same length twice. The last is a footer.
 _SHAPE: Final = re.compile(
     rb"(?s)(?=%(length)b.{4}[\x01\x10]%(length)b.{32}\x28\xb5\x2f\xfd"
     rb"|%(length)b.{4}[\x02-\x05]%(length)b.{32}[\x01-\x08]"
-    rb"|(%(length)b).{4}\x00\1"
+    rb"|(?!\x00{4})(%(length)b).{4}\x00\1"
     rb"|\xff{4}.{4}dkfs-end)" % {b"length": _LENGTH}
 )
 _CHECKED: Final = struct.Struct(">BI32s")  # what a record's checksum covers before the stored bytes
@@ -84,6 +87,7 @@ class Salvage:
     def __init__(self, path: Path, number: int) -> None:
         """Open the segment *number* at *path*; raises StoreError."""
         self.number = number
+        self._effort = _EFFORT
         self._path = path
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -161,9 +165,16 @@ class Salvage:
         start = offset + 1
         while start < self.size:
             window = self._read(start, _WINDOW + RECORD.size + 4)
-            for match in _SHAPE.finditer(window, 0):
-                if match.start() < _WINDOW and self._begins(start + match.start()):
-                    return start + match.start()
+            for match in _SHAPE.finditer(window):
+                at = start + match.start()
+                if match.start() >= _WINDOW:
+                    break
+                claimed = int.from_bytes(window[match.start() : match.start() + 4], "big")
+                self._effort -= RECORD.size + (claimed if at + claimed <= self.size else 0)
+                if self._effort < 0:
+                    return self.size  # made to look like records everywhere
+                if self._begins(at):
+                    return at
             start += _WINDOW
         return self.size
 

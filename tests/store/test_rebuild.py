@@ -250,3 +250,45 @@ def test_all_records_that_are_whole_are_found_past_any_damage(tmp_path: Path, se
     whole = [r.offset for r in sound if r.offset not in hit]
     assert [r.offset for r in found if isinstance(r, Record)] == whole
     assert any(isinstance(r, Gap) for r in found)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        bytes(1 << 20),
+        b"\xff" * (1 << 20),
+        random.Random(3).randbytes(1 << 20),
+        b"\0\0\x10\0aaaa\0\0\0\x10\0" * 80_000,  # looks like a plain record at every 13th byte
+        b"\0\0\0\x09aaaa\x01\0\0\0\x09" * 80_000,
+    ],
+    ids=["zeros", "ones", "random", "plain", "zstd"],
+)
+def test_a_long_stretch_of_anything_is_passed(path: Path, junk: bytes) -> None:
+    with Store.open(path, writable=True) as store:
+        for name in (b"a", b"b", b"c"):
+            add_file(store, name, name * 100)
+    segment = path / "segments" / "00000001.seg"
+    data = segment.read_bytes()
+    with Salvage(segment, 1) as salvage:
+        sound = [record.blob for record in salvage.records() if isinstance(record, Record)]
+
+    segment.write_bytes(data[:HEADER_SIZE] + junk + data[HEADER_SIZE:])
+
+    with Salvage(segment, 1) as salvage:
+        gap, *found = salvage.records()
+    assert gap == Gap(HEADER_SIZE, HEADER_SIZE + len(junk))
+    assert [record.blob for record in found if isinstance(record, Record)] == sound
+
+
+def test_a_segment_made_to_be_searched_for_ever_is_given_up(path: Path) -> None:
+    with Store.open(path, writable=True) as store:
+        add_file(store, b"a", b"a" * 100)
+    segment = path / "segments" / "00000001.seg"
+    data = segment.read_bytes()
+    # Each of these claims to be a record of 256 KiB, which would have to be compared with its checksum.
+    junk = b"\0\4\0\0aaaa\0\0\4\0\0" * 80_000
+
+    segment.write_bytes(data[:HEADER_SIZE] + junk + data[HEADER_SIZE:])
+
+    with Salvage(segment, 1) as salvage:
+        assert list(salvage.records()) == [Gap(HEADER_SIZE, salvage.size)]
