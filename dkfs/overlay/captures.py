@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 # A truncation that would have to save more than this waits until the recorder has read the file.
 _SAVE_MOST = 8 * 1024 * 1024  # bytes
 _WAIT_S = 60.0
+_PUT_OFF_MOST = 2.0  # intervals for which a capture waits for the rest of a write
 _PRESS_S = 0.2  # between looks at whether the store fails
 
 
@@ -176,19 +177,30 @@ class Captures:
         """Capture every file that has been dirty for longer than *older_than_s*.
 
         But not one whose last contents the recorder has not read yet: a large file that is written
-        all over all the time would only be read again and again.
+        all over all the time would only be read again and again.  And not one of which the kernel has
+        perhaps sent half of a write.
         """
         until = time.monotonic() - older_than_s
         for inode in [inode for inode, since in self._dirty.items() if since <= until]:
             if older_than_s and not all(f.wait_released(0) for f in inode.frozen or ()):
                 continue
             assert inode.handles
+            if older_than_s and self._is_halfway(inode, until - _PUT_OFF_MOST * older_than_s):
+                continue
             try:
                 self.capture(inode, inode.handles[0].origin)
             except (OSError, DkfsError) as exc:
                 # Nobody asked, so nobody can be told; it stays dirty and is tried again.
                 log.warning("%s cannot be recorded: %s", os.fsdecode(inode.name), exc)
                 self._dirty[inode] = time.monotonic()
+
+    def _is_halfway(self, inode: Inode, at_the_latest: float) -> bool:
+        """Return whether the rest of a write seems to be on its way: by the next look it will have come."""
+        assert inode.handles
+        halves = [handle for handle in inode.handles if handle.is_halfway]
+        for handle in halves:
+            handle.is_halfway = False  # if there is no rest, it is put off once only
+        return bool(halves) and self._dirty[inode] > at_the_latest
 
     def capture_all(self) -> None:
         """Capture every dirty file."""

@@ -17,6 +17,10 @@ from dkfs.overlay.privileges import drop
 _NOT_PASSED = (
     os.O_APPEND | os.O_DIRECT | os.O_SYNC | os.O_DSYNC | os.O_NOCTTY | os.O_EXCL | os.O_CREAT
 )
+# An application's write reaches dkfs in parts if it begins within a page that the kernel has not read, or is longer than a
+# request may be; all parts but the last then end with a page.
+_IN_PAGE = 4095
+_CUT = 128 * 1024 - _IN_PAGE  # bytes, at least, of a part that is as long as may be
 _ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -108,8 +112,10 @@ class Files:
         if handle.inode.frozen:  # last, because anything recorded may freeze the file
             self._captures.before_change(handle.inode, offset, offset + len(data))
         written = os.pwrite(handle.fd, data, offset)
-        self._captures.written(handle, offset, offset + written)
+        end = offset + written
+        self._captures.written(handle, offset, end)
         handle.wrote = True
+        handle.is_halfway = not end & _IN_PAGE and bool(offset & _IN_PAGE or written >= _CUT)
         return written
 
     def flush(self, number: int) -> None:

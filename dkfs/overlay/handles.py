@@ -14,7 +14,9 @@ T = TypeVar("T")
 class Handle:
     """An open regular file."""
 
-    __slots__ = ("direct", "dirty", "fd", "inode", "origin", "sync", "writable", "wrote")
+    __slots__ = (
+        *("direct", "dirty", "fd", "inode", "is_halfway", "origin", "sync", "writable", "wrote"),
+    )
 
     def __init__(self, inode: Inode, fd: int, flags: int, origin: Origin) -> None:
         self.inode = inode
@@ -24,6 +26,7 @@ class Handle:
         self.direct = bool(flags & os.O_DIRECT)  # as far as is known: nobody tells of fcntl(2)
         self.origin = origin  # who opened it
         self.wrote = False  # since the last capture; a truncation alone does not count
+        self.is_halfway = False  # the last write may be the first part of one that the kernel cut
         self.dirty = Extents()  # written through this handle and in no version yet
 
 
