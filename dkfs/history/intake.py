@@ -51,7 +51,7 @@ def take_changed(
     Raises OSError from reading, StoreError from writing, and CorruptError if bytes of *old* are needed that are damaged.
     """
     source = Patched(frozen, old)
-    if not old.size or frozen.ranges == ((0, frozen.size),):
+    if not (old.size and frozen.size) or frozen.ranges == ((0, frozen.size),):
         return take(puts, source, resembled, chunking)
     edits = _Edits(puts, source, old, resembled)
     stretches = recut(source, old, frozen.ranges, chunking)

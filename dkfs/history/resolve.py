@@ -21,6 +21,7 @@ from dkfs.history.tree import Tree, shown
 from dkfs.model.ids import ROOT, BlobId, NodeId
 from dkfs.model.node import Kind, NodeState
 from dkfs.store import Writer
+from dkfs.store.reach import LOST_NOTE
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,9 @@ class Resolver:
         name = b"%d at %d" % (change.node, writer.last + 1)
         blob = BlobId(hashlib.sha256(b"contents lost: node " + name).digest())
         writer.put_row("blobs", blob, encode_blob_location(BlobLocation(0, 0, 0, 0, LOST)))
+        writer.put_meta(
+            LOST_NOTE, b"1"
+        )  # the next mount looks for it, if this one does not come to it
         return blob
 
     def _previous(self, state: NodeState | None) -> Previous:

@@ -86,6 +86,8 @@ class FileSystem:
     def close(self) -> bool:
         """Record everything that was written, let go; return whether all of it is in the store."""
         self.captures.capture_all()
+        self.recorder.flush()  # then it is known what builds on damage
+        self.captures.mend()
         complete = self.recorder.close()
         self.table.close()
         return complete

@@ -6,6 +6,7 @@ import pytest
 
 from dkfs.errors import CorruptError
 from dkfs.history.tree import Tree
+from dkfs.store import Store
 from tests.overlay.world import ME, World
 
 
@@ -73,3 +74,48 @@ def test_contents_saved_anew_are_recorded_whatever_was_there_before(world: World
     world.fs.files.release(number)
 
     assert world.read(b"file") == b"before" + data
+
+
+def test_a_file_that_is_emptied_is_recorded_as_empty_whatever_was_there_before(
+    world: World,
+) -> None:
+    world.fs.files.release(world.create(b"file", os.urandom(200_000)))
+    damage(world, b"file")
+    number = world.fs.files.open(world.lookup(b"file"), os.O_RDWR | os.O_TRUNC, ME)
+    world.fs.files.release(number)
+
+    assert world.read(b"file") == b""
+
+
+@pytest.mark.expect_logs("is damaged|not compared")
+def test_a_file_whose_contents_build_on_damage_is_recorded_whole_before_an_unmount(
+    world: World,
+) -> None:
+    data = os.urandom(200_000)
+    world.fs.files.release(world.create(b"file", data))
+    damage(world, b"file")
+    number = world.open(b"file")
+    world.fs.files.write(number, 0, b"x")
+    world.fs.files.release(number)
+    world.reopen()
+
+    assert world.read(b"file") == b"x" + data[1:]
+
+
+@pytest.mark.expect_logs("is damaged|not compared")
+def test_what_builds_on_damage_is_recorded_whole_by_the_next_mount_if_this_one_was_killed(
+    world: World,
+) -> None:
+    data = os.urandom(200_000)
+    world.fs.files.release(world.create(b"file", data))
+    damage(world, b"file")
+    number = world.open(b"file")
+    world.fs.files.write(number, 0, b"x")
+    world.fs.files.release(number)
+    assert world.recorder.close()
+    world.store.close()
+    world.store = Store.open(world.store.path, writable=True)
+    world.reconcile()
+    world.start()
+
+    assert world.read(b"file") == b"x" + data[1:]
