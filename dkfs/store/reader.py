@@ -87,7 +87,7 @@ class Reader(View):
                 return Seq(0)
             if cursor.key() != key:
                 if not is_sealed(*cursor.item()):
-                    self._expect_other("log", key, cursor.key())
+                    self._expect_other("log", key, key, cursor.key())
                 if not cursor.prev():
                     return Seq(0)
             return Seq(int.from_bytes(cursor.key(), "big"))
@@ -160,10 +160,13 @@ class Reader(View):
         prefix = SEQ.pack(parent)
         cursor = self._new_cursor("names")
         try:
+            if cursor.prev() if cursor.set_range(prefix) else cursor.last():
+                self._expect_genuine("names", *cursor.item())
             more = cursor.set_range(prefix)
             while more:
                 key, value = cursor.item()
                 if key[:8] != prefix:
+                    self._expect_genuine("names", key, value)
                     return
                 name, seq = split_name_key(key)
                 stem = key[:-8]
@@ -174,8 +177,7 @@ class Reader(View):
                     found = self._floor("names", stem + SEQ.pack(at))
                     child = NO_NODE if found is None else _node_id(found[1])
                 elif seq > at:
-                    if not is_sealed(key, value):
-                        self._expect_other("names", stem + SEQ.pack(at), key)
+                    self._expect_genuine("names", key, value)
                     continue
                 else:
                     child = _node_id(unseal("names", key, value))
@@ -328,25 +330,31 @@ class Reader(View):
                 high = seq - 1
         return Seq(found)
 
-    def _expect_other(self, table: str, key: bytes, damaged: bytes) -> None:
-        """See View: it is another's if the log lists it where it lies, or if it lists no row that is missing here."""
+    def _expect_other(self, table: str, after: bytes, until: bytes, damaged: bytes) -> None:
+        """See View: the log tells, of states and names."""
         if table in {"nodes", "names"}:
-            if _lists(self.record(_seq(damaged)), table, damaged):
+            if self._is_genuine(table, damaged):
                 return
-            cursor = self._new_cursor(table)
-            above = cursor.key() if cursor.set_range(key) and cursor.prev() else b""
-            first = _seq(above) + 1 if above[:-8] == key[:-8] else 1
-            records = islice(self.log(Seq(first), _seq(key)), _SEARCHED + 1)
-            found = [_lists(record, table, key) for record in records]
+            records = islice(self.log(Seq(_seq(after) + 1), _seq(until)), _SEARCHED + 1)
+            found = [_lists(record, table, until) for record in records]
             if len(found) <= _SEARCHED and not any(found):
                 return
-        super()._expect_other(table, key, damaged)
+        super()._expect_other(table, after, until, damaged)
 
     def _newest(self) -> Tail:
         try:
             return self.tail()
         except CorruptError:
             return Tail(0, 0, 0)
+
+    def _expect_genuine(self, table: str, key: bytes, value: bytes) -> None:
+        """Raise CorruptError if the key of a row is damaged: it may be that of any other."""
+        if not is_sealed(key, value) and not self._is_genuine(table, key):
+            unseal(table, key, value)
+
+    def _is_genuine(self, table: str, key: bytes) -> bool:
+        """Return whether the log names the row of nodes or names at *key*: then only its value is damaged."""
+        return _lists(self.record(_seq(key)), table, key)
 
     def _read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
         if location.encoding in DELTAS:

@@ -9,6 +9,8 @@ from dkfs.errors import CorruptError
 from dkfs.store.index import Index, index_error
 from dkfs.store.rows import is_sealed, unseal
 
+_NONE = bytes(8)  # the version before all
+
 if TYPE_CHECKING:
     Cursor = lmdb.Cursor[bytes]
 
@@ -65,35 +67,38 @@ class View:
 
     def _floor(self, table: str, key: bytes) -> tuple[bytes, bytes] | None:
         """Return the row with the greatest key <= *key* that differs from it in the last 8 bytes at most."""
+        found, value, doubtful = b"", b"", []
         try:
             cursor = self._cursors.get(table)
             if cursor is None:
                 cursor = self._cursors[table] = self._new_cursor(table)
             if cursor.set_range(key):
-                found = cursor.key()
+                found, value = cursor.item()
                 if found == key:
-                    return key, unseal(table, key, cursor.value())
-                # A row whose key is damaged is not found under its key, but lies where it lay: just behind.
-                if not is_sealed(found, cursor.value()):
-                    self._expect_other(table, key, found)
-                    cursor.set_range(key)
+                    return key, unseal(table, key, value)
+                # A row whose key is damaged is not found under its key, but lies where it lay: right behind the place,
+                # or right before it.
+                if not is_sealed(found, value):
+                    doubtful.append(found)
                 is_there = cursor.prev()
             else:
                 is_there = cursor.last()
-            if not is_there:
-                return None
-            found, value = cursor.item()
+            if is_there:
+                found, value = cursor.item()
         except lmdb.Error as exc:
             raise index_error(exc) from exc
-        if found[:-8] != key[:-8]:
-            return None
-        return found, unseal(table, found, value)
+        is_same = is_there and found[:-8] == key[:-8]
+        if is_there and not is_same and not is_sealed(found, value):
+            doubtful.append(found)
+        for damaged in doubtful:
+            self._expect_other(table, found if is_same else key[:-8] + _NONE, key, damaged)
+        return (found, unseal(table, found, value)) if is_same else None
 
-    def _expect_other(self, table: str, key: bytes, damaged: bytes) -> None:
-        """Raise CorruptError unless the row at *damaged*, the next one, is certainly not that of *key*."""
+    def _expect_other(self, table: str, after: bytes, until: bytes, damaged: bytes) -> None:
+        """Raise CorruptError unless the row at *damaged* is certainly none between *after* and *until*, included."""
         raise CorruptError(
-            f"index: {table} row {damaged.hex()}, which may be that of {key.hex()},"
-            " does not match its checksum"
+            f"index: {table} row {damaged.hex()}, which may be one after {after.hex()} up to"
+            f" {until.hex()}, does not match its checksum"
         )
 
     def _range(
@@ -107,17 +112,27 @@ class View:
                 if not more:
                     more = cursor.last()
                 elif cursor.key() != end:
+                    self._expect_sealed(table, cursor, start, end)
                     more = cursor.prev()
             else:
+                if cursor.prev() if cursor.set_range(start) else cursor.last():
+                    self._expect_sealed(table, cursor, start, end)
                 more = cursor.set_range(start)
             while more:
                 key, value = cursor.item()
                 if key < start if reverse else end is not None and key > end:
+                    self._expect_sealed(table, cursor, start, end)
                     return
                 yield key, unseal(table, key, value)
                 more = cursor.prev() if reverse else cursor.next()
         except lmdb.Error as exc:
             raise index_error(exc) from exc
+
+    def _expect_sealed(self, table: str, cursor: "Cursor", start: bytes, end: bytes | None) -> None:
+        """Look at the row next to a range: if its key is damaged, it may be one of the range."""
+        key, value = cursor.item()
+        if not is_sealed(key, value):
+            self._expect_other(table, start[:-8] + _NONE, end or start, key)
 
     def _last_key(self, table: str) -> bytes:
         return self._last_row(table)[0]

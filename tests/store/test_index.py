@@ -150,17 +150,14 @@ for offset in range(2 * 4096, len(good), 1009):
 
 
 @pytest.mark.slow
-def test_an_index_with_any_byte_changed_is_right_or_refused_or_found(filled: Path) -> None:
+def test_an_index_with_any_byte_changed_is_right_or_refused(filled: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", _MUTATE, str(filled)], capture_output=True, text=True, check=True
     )
 
     verdicts = [line.split(maxsplit=1)[1] for line in run.stdout.splitlines()]
     assert len(verdicts) > 100
-    assert {"right", "refused"} <= set(verdicts)
-    # SIGABRT: an assertion of LMDB's
-    assert set(verdicts) <= {"right", "refused", "found by check", "signal 6"}
-    assert verdicts.count("signal 6") <= len(verdicts) / 50
+    assert set(verdicts) == {"right", "refused"}
 
 
 # ---- the environment
