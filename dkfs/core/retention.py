@@ -80,6 +80,11 @@ class Policy:
         """Whether no rule says what to keep; a min age alone does not."""
         return not (any(self.counts.values()) or self.within or self.tags)
 
+    @property
+    def is_of_tags(self) -> bool:
+        """Whether tags are all that says what to keep."""
+        return bool(self.tags) and not (any(self.counts.values()) or self.within)
+
     def __str__(self) -> str:
         rules = [
             f"{period} {'all' if count == UNLIMITED else count}"

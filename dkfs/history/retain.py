@@ -14,6 +14,7 @@ from itertools import chain
 from dkfs.core import codec
 from dkfs.core.durations import Zone
 from dkfs.core.retention import Decision, PathRule, Policy, Rules, Version, apply
+from dkfs.errors import UsageError
 from dkfs.history.forget import Range, is_live_hold
 from dkfs.history.links import Place, remembered
 from dkfs.history.tree import DirectoryPaths
@@ -41,7 +42,14 @@ def versions(reader: Reader, *, now_ns: int) -> Iterator[Version]:
 
 
 def decide(reader: Reader, policy: Policy, *, now_ns: int, zone: Zone) -> Iterator[Decision]:
-    """Return what becomes of every version, the newest first; raises UsageError if the policy is empty."""
+    """Return what becomes of every version, the newest first; raises UsageError if the policy is empty.
+
+    Nor may it consist of tags that do not exist: one typing error would cost the whole history.
+    """
+    if policy.is_of_tags and not any(reader.tag(name) for name in policy.tags):
+        raise UsageError(
+            f"no version is tagged {' or '.join(policy.tags)}: the policy keeps nothing, nothing is forgotten"
+        )
     return apply(policy, versions(reader, now_ns=now_ns), now_ns=now_ns, zone=zone)
 
 

@@ -76,6 +76,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(dkfs: Dkfs, closed: Path) -
         (("--keep-last", "some"), "--keep-last: 'some' is not a number of versions"),
         (("--keep-within", "5"), "--keep-within: '5' is not a length of time"),
         (("--policy",), "--policy: expected --config FILE, or DKFS_CONFIG"),
+        (("--keep-tag", "nmae"), "no version is tagged nmae: the policy keeps nothing"),
         (("--keep-last", "1", "extra"), "unrecognized arguments: extra"),
     ],
 )
