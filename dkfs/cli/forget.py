@@ -149,6 +149,8 @@ def _announce(args: argparse.Namespace, plan: _Plan) -> None:
         return
     if not found.forgotten and not plan.contents:
         print(f"nothing to forget: all {found.total} versions are kept")
+        if dry_run and "prune" in args and plan.freed:
+            print(f"{size_text(plan.freed)} of no use already would come back to the disk")
         return
     parts = []
     if found.forgotten:
@@ -156,8 +158,8 @@ def _announce(args: argparse.Namespace, plan: _Plan) -> None:
     if plan.contents:
         parts.append(f"the contents of {plan.contents} {_states(plan.contents)}")
     verb = "would forget" if dry_run else "forgetting"
-    size = size_text(plan.freed)
-    print(f"{verb} {' and '.join(parts)}; {size} come back to the disk with `dkfs gc`")
+    size, how = size_text(plan.freed), "" if "prune" in args else " with `dkfs gc`"
+    print(f"{verb} {' and '.join(parts)}; {size} come back to the disk{how}")
     if found.tags:
         shown = ", ".join(map(printable, found.tags[:_TAGS_SHOWN]))
         more = f" and {len(found.tags) - _TAGS_SHOWN} more" if len(found.tags) > _TAGS_SHOWN else ""

@@ -47,12 +47,17 @@ def add_policy(parser: Parser) -> None:
     )
 
 
+def config_of(args: argparse.Namespace) -> str | None:
+    """Return where the configuration file is, if *args* or the environment say so."""
+    return getattr(args, "config", None) or os.environ.get("DKFS_CONFIG")
+
+
 def rules_from(args: argparse.Namespace) -> Rules:
     """Return what *args* and, if they say so, the configuration file want to be kept; raises UsageError."""
     given: dict[str, tuple[Given, ...]] = {}
     paths: tuple[PathRule, ...] = ()
     if "policy" in args:
-        config = getattr(args, "config", None) or os.environ.get("DKFS_CONFIG")
+        config = config_of(args)
         if not config:
             raise UsageError("--policy: expected --config FILE, or DKFS_CONFIG, to say where it is")
         in_file, paths = keys_in_file(Path(config))
@@ -66,7 +71,7 @@ def rules_from(args: argparse.Namespace) -> Rules:
     if rules.policy.is_empty:
         raise UsageError(
             "no policy, nothing is forgotten: expected --keep-last, --keep-daily, --keep-within, ..."
-            " or --policy"
+            " or --policy and a [retention] in the configuration file"
         )
     return rules
 

@@ -13,8 +13,9 @@ import argparse
 
 from dkfs.cli import forget
 from dkfs.cli.parser import Parser, add_dry_run, new_parser
-from dkfs.cli.policy import add_policy
+from dkfs.cli.policy import add_policy, config_of
 from dkfs.config.retention import KEYS
+from dkfs.errors import UsageError
 
 
 def add_parser() -> Parser:
@@ -31,6 +32,11 @@ def add_parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit status."""
     if not any(key in args for key in KEYS):
+        if "policy" not in args and not config_of(args):
+            raise UsageError(
+                "no policy, nothing is forgotten: expected --keep-last, --keep-daily, --keep-within, ..."
+                " or --config FILE (or DKFS_CONFIG) with [retention]"
+            )
         args.policy = True
     args.prune = True
     return forget.run(args)

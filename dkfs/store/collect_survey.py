@@ -27,10 +27,10 @@ from dkfs.store.collect_repack import Recoder, Repacking, repacked
 from dkfs.store.collect_sweep import JournalRecord, Swap
 from dkfs.store.collect_table import LIVE, BlobTable
 from dkfs.store.compact import Packed, packed_bytes
-from dkfs.store.index import TABLES
+from dkfs.store.index import TABLES, outdated
 from dkfs.store.journals import checkpoint
 from dkfs.store.reader import Reader
-from dkfs.store.rows import NODE_KEY, unseal
+from dkfs.store.rows import FORMAT, NODE_KEY, unseal
 from dkfs.store.salvage import Record, Salvage
 from dkfs.store.segments import HEADER_SIZE, RECORD, segment_path
 from dkfs.store.store import Store
@@ -85,12 +85,14 @@ class Survey:
         repacking: Repacking | None = None,
         is_dropped: IsDropped | None = None,
     ) -> Findings:
-        """Find out what is alive, and what to do; raises CorruptError if that cannot be told.
+        """Find out what is alive, and what to do; raises CorruptError if that cannot be told, StoreFormatError.
 
         With *repacking*, segments that were not repacked yet are given up too, and copies of blobs are encoded anew.
         States that *is_dropped* tells of count as gone: then it is said what would come back without them.
         """
         with self._store.read() as reader:
+            if reader.format != FORMAT:
+                raise outdated(self._store.path, reader.format)
             self._last = reader.last
             blobs = reader.count("blobs")
             rows = {table: Packed() for table in TABLES}

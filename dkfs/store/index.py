@@ -150,9 +150,14 @@ class Index:
                 f"store {store} has format {self.format}, this dkfs reads {OLD_FORMAT} and {FORMAT}"
             )
         if self.writable and self.format != FORMAT:
-            raise StoreFormatError(
-                f"store {store} has format {self.format}: run `dkfs migrate --store {store}` first"
-            )
+            raise outdated(store, self.format)
+
+
+def outdated(store: Path, found: int) -> StoreFormatError:
+    """Return the error that says what a *store* of the old format *found* needs first."""
+    return StoreFormatError(
+        f"store {store} has format {found}: run `dkfs migrate --store {store}` first"
+    )
 
 
 def index_error(exc: lmdb.Error) -> DkfsError:

@@ -121,3 +121,27 @@ def test_a_store_that_is_in_use_is_not_collected(dkfs: Dkfs, lean: Path) -> None
 
     assert outcome.status == 4
     assert "is in use by process" in outcome.err
+
+
+def test_prune_without_a_policy_names_its_own_ways_to_say_one(dkfs: Dkfs, lean: Path) -> None:
+    result = dkfs("prune", "--store", lean)
+
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("dkfs: no policy, nothing is forgotten: expected --keep-last")
+    assert "--config" in result.err
+
+
+def test_prune_says_what_comes_back_also_if_nothing_is_forgotten(dkfs: Dkfs, lean: Path) -> None:
+    assert dkfs("forget", "--keep-last", "50", "--store", lean).status == 0
+
+    (first, second) = dkfs("prune", "--keep-last", "50", "-n", "--store", lean).lines
+
+    assert first == "nothing to forget: all 50 versions are kept"
+    assert second.endswith(" of no use already would come back to the disk")
+    assert not second.startswith("0 B")
+
+
+def test_prune_does_not_advise_what_it_does_itself(dkfs: Dkfs, lean: Path) -> None:
+    first = dkfs("prune", "--keep-last", "50", "-n", "--store", lean).lines[0]
+
+    assert first.endswith(" come back to the disk")

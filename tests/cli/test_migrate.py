@@ -87,3 +87,15 @@ def test_damage_is_taken_over_and_told(dkfs: Dkfs, old: Path) -> None:
     assert result.status == 5
     assert "migrated store" in result.out
     assert "taken over as they are: 1 (dkfs check)" in result.err
+
+
+@pytest.mark.parametrize(
+    "words", [("forget", "-l", "1"), ("prune", "-l", "1"), ("prune", "-l", "1", "-n"), ("gc", "-n")]
+)
+def test_what_needs_the_migration_says_so(dkfs: Dkfs, old: Path, words: tuple[str, ...]) -> None:
+    result = dkfs(*words, "--store", old)
+
+    assert (result.status, result.out) == (4, "")
+    assert result.err == (
+        f"dkfs: store {old} has format 1: run `dkfs migrate --store {old}` first\n"
+    )
