@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass
 
 from dkfs.core.stream import NO_DIGEST, NO_HISTORY, Token, digest
-from dkfs.errors import CorruptError, StoreError
+from dkfs.errors import CorruptError, UsageError
 from dkfs.model.ids import Seq
 from dkfs.store import Reader, Store, Writer
 
@@ -64,14 +64,14 @@ def is_untouched(reader: Reader, replica: Replica) -> bool:
 
 
 def token_of(store: Store, reader: Reader) -> Token:
-    """Return the token with which a sender continues; raises StoreError if the store is no replica."""
+    """Return the token with which a sender continues; raises UsageError if the store is no replica."""
     replica = replica_of(reader)
     if replica is None:
         if reader.last:
-            raise StoreError(f"store {store.path} has a history of its own, expected a replica")
+            raise UsageError(f"store {store.path} has a history of its own, expected a replica")
         return EMPTY
     if not is_untouched(reader, replica):
-        raise StoreError(own_versions(store, reader, replica))
+        raise UsageError(own_versions(store, reader, replica))
     return replica.token
 
 

@@ -113,7 +113,7 @@ def test_what_does_not_belong_together_is_status_2(
         pass
 
     result = dkfs("copy", "--to-store", target, "--store", store)
-    assert (result.status, "history of its own" in result.err) == (4, True)
+    assert (result.status, "history of its own" in result.err) == (2, True)
     inside = dkfs("copy", "--to-store", store / "below", "--store", store)
     assert (inside.status, "lies in the store" in inside.err) == (2, True)
     assert dkfs("send", "--resume", "nonsense", "--store", store).status == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dkfs.core import stream
-from dkfs.errors import CorruptError, NotFoundError, StoreError, UsageError
+from dkfs.errors import CorruptError, NotFoundError, UsageError
 from dkfs.history.replica import token_of
 from dkfs.history.stream_out import Sender, start_of
 from dkfs.model.ids import Seq
@@ -158,7 +158,7 @@ def test_a_store_with_a_history_of_its_own_is_refused(
         fill(other, 1, 20)
     refused(target, send(history.store), "history of its own")
     with Store.open(target, writable=False) as store, store.read() as reader:
-        with pytest.raises(StoreError, match="history of its own"):
+        with pytest.raises(UsageError, match="history of its own"):
             token_of(store, reader)
 
 
