@@ -8,6 +8,10 @@ if __name__ == "__main__":
         # that serves it: it would wait for itself.
         del sys.path[0]
 
-    from dkfs.cli.main import main
+    try:
+        from dkfs.cli.main import main
 
-    sys.exit(main())
+        status = main()
+    except KeyboardInterrupt:  # before main could hear of it
+        status = 130
+    sys.exit(status)

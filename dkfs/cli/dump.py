@@ -141,7 +141,12 @@ def _output(args: argparse.Namespace) -> Iterator[BinaryIO]:
     path = Path(args.output)
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
-        with temporary.open("xb") as file:
+        try:
+            file = temporary.open("xb")
+        except OSError as exc:
+            exc.filename = args.output  # and not a name that nobody has heard of
+            raise
+        with file:
             yield file
         temporary.rename(path)
     except BaseException:

@@ -69,7 +69,7 @@ def add_mount_flags(parser: Parser) -> None:
     group.add_argument(
         "--budget",
         metavar="SIZE",
-        help="forget versions, as [retention] of the configuration file says, so that the store stays smaller",
+        help="forget versions, as [retention] of the configuration file says, so that the store stays smaller (see `dkfs help retention`)",
     )
     group.add_argument(
         "--reserve",

@@ -49,8 +49,22 @@ class Parser(argparse.ArgumentParser):
         return [*spelled, *rest]
 
     def parse(self, words: Sequence[str], namespace: argparse.Namespace) -> argparse.Namespace:
-        """Return *namespace* with what *words* say; raises UsageError."""
-        return self.parse_args(self.spell_out(words), namespace)
+        """Return *namespace* with what *words* say; raises UsageError.
+
+        Options may stand between the words that are none: NAME --expires 1y VERSION.
+        """
+        spelled = self.spell_out(words)
+        before = dict(vars(namespace))
+        try:
+            return self.parse_args(spelled, namespace)
+        except UsageError:
+            if "--" in spelled or any(
+                action.nargs == argparse.REMAINDER for action in self._actions
+            ):
+                raise
+        found = self.parse_intermixed_args(spelled, argparse.Namespace(**before))
+        vars(namespace).update(vars(found))
+        return namespace
 
 
 def new_parser(name: str, doc: str | None) -> Parser:

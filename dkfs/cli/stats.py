@@ -19,6 +19,7 @@ from dkfs.cli.output import aligned, emit, json_path, note, printable, size_text
 from dkfs.cli.parser import Parser, new_parser
 from dkfs.cli.reading import Reading, reading
 from dkfs.config.values import Given, choice, count
+from dkfs.errors import UsageError
 from dkfs.history.stats import By, Grown, Savings, restore_size, survey, unique_bytes
 from dkfs.store import Store
 
@@ -41,6 +42,9 @@ def run(args: argparse.Namespace) -> int:
     """Do it; return the exit status."""
     mode = choice(Given(args.mode, "--mode"), _MODES) if "mode" in args else None
     by = choice(Given(args.by, "--by"), ("path", "writer", "day")) if "by" in args else None
+    top, depth = _count(args, "top", "10"), _count(args, "depth", "1")
+    if not depth:
+        raise UsageError("--depth: 0, expected at least 1")
     with reading(args) as view:
         if view.reader.last and mode in (None, "restore-size"):
             _show_restore_size(view, args)
@@ -49,11 +53,10 @@ def run(args: argparse.Namespace) -> int:
             _show(args, "unique", [("only version reaches", unique_bytes(view.reader, at))], at=at)
         if by is None and mode not in (None, "raw-data"):
             return 0
-        found = survey(view.reader, by=cast(By, by or "path"), depth=_depth(args))
+        found = survey(view.reader, by=cast(By, by or "path"), depth=depth)
         if mode in (None, "raw-data"):
             _show_raw_data(view, args, found.savings)
         if by is not None:
-            top = count(Given(getattr(args, "top", "10"), "--top"))
             _show_growth(args, by, found.grown.items(), top)
     if found.savings.damaged:
         note(f"{found.savings.damaged} damaged parts are left out; see `dkfs check`")
@@ -61,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _depth(args: argparse.Namespace) -> int:
-    return max(1, count(Given(getattr(args, "depth", "1"), "--depth")))
+def _count(args: argparse.Namespace, name: str, default: str) -> int:
+    return count(Given(getattr(args, name, default), f"--{name}"))
 
 
 def _show_restore_size(view: Reading, args: argparse.Namespace) -> None:

@@ -80,10 +80,14 @@ def from_file(file: Path) -> Layer:
     layer: Layer = {}
     for name, value in table.items():
         where = f"{name} in {file}"
-        if name in TABLES and isinstance(value, dict):
+        if name in TABLES:
+            if not isinstance(value, dict):
+                raise UsageError(f"{where}: expected a table, [{name}]")
             continue
         if name not in known:
-            raise UsageError(f"{where}: no such setting, expected one of {', '.join(NAMES)}")
+            raise UsageError(
+                f"{where}: no such setting, expected one of {', '.join(sorted(known))}"
+            )
         if not isinstance(value, str | bool | int | float):
             raise UsageError(f"{where}: expected a text, a number, true or false")
         text = str(value).lower() if isinstance(value, bool) else str(value)

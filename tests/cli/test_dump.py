@@ -125,3 +125,13 @@ def test_damage_is_named_and_is_status_5_and_the_rest_is_there(store: Path, tmp_
         assert file.getnames() == [".", "etc"]
     assert dump(store, "4:etc/app.conf").returncode == 5
     assert dump(store, "4:etc/app.conf").stdout == b""
+
+
+def test_a_place_that_is_not_there_is_named_as_it_was_given(
+    dkfs: Dkfs, store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "nowhere" / "out.tar"
+
+    result = dkfs("dump", "4", "--archive", "tar", "-o", out, "--store", store)
+
+    assert (result.status, result.err) == (1, f"dkfs: {out}: No such file or directory\n")

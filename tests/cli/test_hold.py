@@ -147,3 +147,10 @@ def test_completion_offers_tags_to_tag_and_holds_to_release(dkfs: Dkfs, closed: 
     assert dkfs("__complete", "holds", "", "--store", closed).lines == ["held"]
     assert dkfs("__complete", "tags", "", "--store", closed).lines == ["mine"]
     assert dkfs("__complete", "versions", "", "--store", closed).lines == ["latest", "held", "mine"]
+
+
+def test_options_may_stand_between_name_and_version(dkfs: Dkfs, closed: Path) -> None:
+    result = dkfs("hold", "audit", "--expires", "1y", "2", "--store", closed)
+
+    assert (result.status, result.out) == (0, "holding version 2 as audit\n")
+    assert dkfs("hold", "more", "--expires", "1y", "2", "3", "--store", closed).status == 2

@@ -197,3 +197,27 @@ def test_nothing_is_imported_from_the_current_directory(tmp_path: Path) -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_interrupt_while_the_program_is_loaded_has_its_status(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "dkfs.cli.main":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+"""
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-m", "dkfs", "--version"],
+        env=dict(os.environ, PYTHONPATH=f"{tmp_path}:{CHECKOUT}"),
+        capture_output=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (130, b"")

@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+import pytest
+
 from dkfs.core.delta import Copy, Like
 from dkfs.model.ids import ROOT, NodeId
 from dkfs.store import Store
@@ -115,3 +117,20 @@ def make(path: Path) -> list[int]:
             blob = writer.put_blob(changed, like=like).blob
             seqs.append(append(writer, {4: file_state(b"noise", size=50_000, content=blob)}))
     return [int(seq) for seq in seqs]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--by", "path", "--top", "-1"), "--top: '-1'"),
+        (("--top", "few"), "--top: 'few'"),
+        (("--by", "path", "--depth", "0"), "--depth: 0, expected at least 1"),
+    ],
+)
+def test_a_wrong_number_is_told_before_anything_is_shown(
+    dkfs: Dkfs, store: Path, words: tuple[str, ...], said: str
+) -> None:
+    result = dkfs("stats", *words, "--store", store)
+
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith(f"dkfs: {said}")

@@ -50,7 +50,8 @@ def test_a_file_has_one_key_for_each_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("colour = 1", "colour in FILE: no such setting, expected one of state_dir, store,"),
+        ("colour = 1", "colour in FILE: no such setting, expected one of "),
+        ("retention = 3", "retention in FILE: expected a table, [retention]"),
         ("store = ['/a']", "store in FILE: expected a text, a number, true or false"),
         ("store = 'a'", "store in FILE: 'a', expected an absolute path"),
         ("store", "configuration file FILE is not TOML: "),
