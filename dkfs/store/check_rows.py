@@ -41,7 +41,7 @@ class RowChecker:
         """Every version that was not forgotten is there, in order of time, and so is every state that it left."""
         time_ns = 0
         for key, value in self._reader.rows("log"):
-            seq = Seq(int.from_bytes(key, "big"))
+            seq = Seq(int.from_bytes(key[:8], "big"))
             self.versions += 1
             self._tick("versions", self.versions)
             is_read = False
@@ -106,7 +106,7 @@ class RowChecker:
         count = 0
         for key, value in self._reader.rows("moves"):
             count += 1
-            seq = Seq(int.from_bytes(key, "big"))
+            seq = Seq(int.from_bytes(key[:8], "big"))
             with self._notes.noting(seq, row=("moves", key)):
                 data = unseal("moves", key, value)
                 record = self._reader.record(seq)

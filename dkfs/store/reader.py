@@ -64,7 +64,7 @@ class Reader(View):
         """The newest version; 0 when the store is empty."""
         if self._last is None:
             key, value = self._last_row("log")
-            self._last = Seq(int.from_bytes(key, "big"))
+            self._last = _version(key) if key else Seq(0)
             if key and not is_sealed(key, value) and not self.is_log_counted(self._last):
                 self._last = None
                 raise CorruptError(
@@ -90,7 +90,7 @@ class Reader(View):
                     self._expect_other("log", key, key, cursor.key())
                 if not cursor.prev():
                     return Seq(0)
-            return Seq(int.from_bytes(cursor.key(), "big"))
+            return _version(cursor.key())
         except lmdb.Error as exc:
             raise index_error(exc) from exc
 
@@ -100,7 +100,7 @@ class Reader(View):
         try:
             if after >= self.last or not cursor.set_range(SEQ.pack(max(after, 0) + 1)):
                 return None
-            return Seq(int.from_bytes(cursor.key(), "big"))
+            return _version(cursor.key())
         except lmdb.Error as exc:
             raise index_error(exc) from exc
 
@@ -225,6 +225,10 @@ class Reader(View):
         if location is None:
             raise CorruptError(f"blob {blob.hex()} is not in the store")
         return self._read(blob, location, strict=strict)
+
+    def hash(self, data: bytes) -> BlobId:
+        """Return the name of the blob *data*."""
+        return BlobId(self._blobs.hash_data(data))
 
     def stored(self, location: BlobLocation, blob: BlobId) -> bytes:
         """Return the stored bytes of *blob*, as they match their checksum; raises CorruptError, StoreError."""
@@ -360,6 +364,13 @@ class Reader(View):
         if location.encoding in DELTAS:
             return restore(self._blobs, blob, location, self.location, strict=strict)
         return self._blobs.read(blob, location, strict=strict)
+
+
+def _version(key: bytes) -> Seq:
+    """Return the version that a key of the log is; raises CorruptError."""
+    if len(key) != SEQ.size:
+        raise CorruptError(f"index: log row {key.hex()} is no version")
+    return Seq(int.from_bytes(key, "big"))
 
 
 def _seq(key: bytes) -> Seq:
