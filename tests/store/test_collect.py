@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 
 from dkfs.core.delta import Like
+from dkfs.core.location import LOST, BlobLocation, encode_blob_location
 from dkfs.core.manifest import encode_manifest_node
 from dkfs.errors import CorruptError, StoreBusyError
-from dkfs.model.ids import ROOT, NodeId, Seq
+from dkfs.model.ids import ROOT, BlobId, NodeId, Seq
 from dkfs.model.node import Chunk
 from dkfs.model.operation import OpKind
 from dkfs.store import Store
 from dkfs.store.check import check
+from dkfs.store.collect_survey import Survey
+from dkfs.store.collect_sweep import Kept, Swap
+from dkfs.store.rows import seal
 from tests.store.collecting import (
     SEGMENT_LIMIT,
     collect,
@@ -324,3 +328,72 @@ def test_journals_are_kept_or_replaced_so_that_the_segments_still_tell_all(small
         with small.read() as reader:
             assert reader.checkpoint() > 0
         assert list(check(small, read_data=True)) == []
+
+
+def test_journals_that_were_copied_are_still_journals(
+    small: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Survey, "_checkpoint_size", lambda *_: 10**9)
+    with small:
+        for first in (1, 101, 201):
+            fill(small, range(first, first + 100), size=8000)
+            lose(small, first, first + 60)
+            report = collect(small, max_unused=0)
+
+            assert report.freed > 0
+            assert not report.findings.plan.is_checkpoint
+            assert list(check(small, read_data=True)) == []
+
+
+@pytest.mark.expect_logs("stored again")
+def test_who_stores_something_again_meanwhile_wins(small: Store) -> None:
+    with small:
+        fill(small, range(1, 41))
+        lose(small, 1, 20)
+        with small.read() as reader:
+            location = reader.location(small.hash(contents(30)))
+        assert location is not None
+        segment = small.path / "segments" / f"{location.segment:08d}.seg"
+        data = bytearray(segment.read_bytes())
+        data[location.offset + 60] ^= 1
+        segment.write_bytes(data)
+
+    def store_again(step: str) -> None:
+        if step == "copied":
+            with again.write() as writer:
+                writer.put_blob(contents(30))
+
+    with Store.open(small.path, writable=True, segment_limit=SEGMENT_LIMIT) as again:
+        collect(again, max_unused=0, at=store_again)
+
+        expect(again, range(21, 41))
+
+
+def give_up(store: Store, blob: BlobId) -> None:
+    """Do to *blob* what a repair does that does not find it anywhere."""
+    with store.read() as reader:
+        location = reader.location(blob)
+        value = next(value for key, value in reader.rows("blobs", blob) if key == blob)
+    assert location is not None
+    lost = BlobLocation(0, 0, 0, location.length, LOST)
+    with store.sweep() as sweep:
+        sweep.swap([Swap(blob, value, seal(blob, encode_blob_location(lost)))], Kept())
+
+
+def test_what_a_repair_gave_up_stops_no_collection_and_stays_known(small: Store) -> None:
+    with small:
+        with small.write() as writer:
+            leaf = writer.put_blob(contents(1)).blob
+            root = writer.put_blob(encode_manifest_node(0, [Chunk(2000, leaf)] * 2)).blob
+            dead = writer.put_blob(contents(2)).blob
+            state = file_state(b"f", size=4000, content=root, is_manifest=True)
+            append(writer, {2: state}, {(ROOT, b"f"): 2})
+        give_up(small, root)
+        give_up(small, dead)
+
+        report = collect(small, max_unused=0)
+
+        assert report.dead_blobs == 2, "the leaf, to which nothing leads any more, and the dead one"
+        with small.read() as reader:
+            assert reader.has_blob(root)
+            assert not reader.has_blob(dead)

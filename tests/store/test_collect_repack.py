@@ -1,6 +1,7 @@
 """Repacking: less on the disk, the same contents, and chains that are no deeper than they may be."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,14 +56,15 @@ def save(store: Store, versions: range, *, with_likes: bool) -> list[BlobId]:
     return blobs
 
 
-def repack(store: Store, wish: Repacking, *, max_unused: float = 0.1) -> Report:
+def repack(store: Store, wish: Repacking, *, at: Callable[[str], None] = lambda _: None) -> Report:
     return Collection(
         store,
         Survey(store, limit=store.segment_limit, say=silent),
         reserve=Reserve(store.path, 0),
         pace=Pace(slice_s=0.1, pause=unhurried),
         say=silent,
-    ).run(max_unused=max_unused, repacking=wish)
+        at=at,
+    ).run(repacking=wish)
 
 
 def depths(store: Store, blobs: list[BlobId]) -> list[int]:
@@ -171,14 +173,7 @@ def test_what_somebody_came_to_rely_on_meanwhile_does_not_become_deeper(path: Pa
                     state = file_state(b"f", size=len(added), content=new)
                     append(writer, {2: state}, time_ns=TIME_NS + 10)
 
-        Collection(
-            store,
-            Survey(store, limit=store.segment_limit, say=silent),
-            reserve=Reserve(store.path, 0),
-            pace=Pace(slice_s=0.1, pause=unhurried),
-            say=silent,
-            at=rely,
-        ).run(max_unused=0, repacking=Repacking())
+        repack(store, Repacking(), at=rely)
 
         assert depths(store, blobs)[3] == 0
         with store.read() as reader:
@@ -187,6 +182,23 @@ def test_what_somebody_came_to_rely_on_meanwhile_does_not_become_deeper(path: Pa
             assert location.encoding in DELTAS
             assert reader.blob(store.hash(added)) == added
         expect(store, range(4))
+
+
+def test_what_would_be_refused_again_and_again_is_moved_as_it_is(path: Path) -> None:
+    with open_store(path, diff=False) as store:
+        blobs = save(store, range(1), with_likes=False)
+        repack(store, Repacking())  # from now on its segment is left alone
+        blobs += save(store, range(1, 2), with_likes=False)
+
+        def rely(step: str) -> None:
+            if step == "looked":
+                with store.write() as writer:
+                    writer.put_blob(text(1))
+
+        repack(store, Repacking(), at=rely)
+
+        assert depths(store, blobs) == [0, 0]
+        expect(store, range(2))
 
 
 def test_a_rate_is_kept() -> None:
