@@ -338,6 +338,23 @@ def test_a_repair_takes_chunks_and_attributes_from_the_state_directory(
     assert done.lines[-1].endswith("no damage")
 
 
+@pytest.mark.parametrize("size", [300_000, 20_000_000])  # with one level of nodes, and with two
+def test_a_manifest_is_made_again_from_the_file(dkfs: Dkfs, tmp_path: Path, size: int) -> None:
+    state, store = tmp_path / "state", tmp_path / "s"
+    state.mkdir()
+    (state / "large").write_bytes(random.Random(2).randbytes(size))
+    assert dkfs("replay", "--state-dir", state, "--store", store).status == 0
+    (segment,) = (store / "segments").iterdir()
+    segment.unlink()
+
+    done = dkfs("check", "--repair", "--read-data", "--state-dir", state, "--store", store)
+
+    assert (done.status, done.lines[-1].endswith("no damage")) == (0, True)
+    words = ("restore", "latest", "--target", tmp_path / "back", "--store", store)
+    assert dkfs(*words).status == 0
+    assert (tmp_path / "back" / "large").read_bytes() == (state / "large").read_bytes()
+
+
 def test_a_file_that_was_changed_since_does_not_help(dkfs: Dkfs, tmp_path: Path) -> None:
     state, store = tmp_path / "state", tmp_path / "s"
     state.mkdir()
