@@ -10,7 +10,7 @@ import lmdb
 
 from dkfs.core.location import JOURNAL
 from dkfs.store.salvage import Record, Salvage
-from dkfs.store.segments import RECORD, list_segments
+from dkfs.store.segments import HEADER_SIZE, RECORD, list_segments
 
 PAGE = 4096
 
@@ -23,6 +23,26 @@ def flips(place: Path, rng: random.Random, count: int) -> Iterator[Mutation]:
     for number in range(count):
         path = files[number % len(files)] if number % 20 else place / "index.lmdb-lock"
         at, bit = rng.randrange(path.stat().st_size), 1 << rng.randrange(8)
+        yield f"bit {bit:#x} at {at} of {path.name}", _flip(path, at, bit)
+
+
+def flips_in_use(place: Path, rng: random.Random, count: int) -> Iterator[Mutation]:
+    """Flip a bit in what a store needs of its segments: headers, journals, and blobs that are in no newer record."""
+    used: list[tuple[Path, int, int]] = []
+    newest: dict[bytes, int] = {}
+    for number, path in list_segments(place / "segments"):
+        used.append((path, 0, HEADER_SIZE))
+        with Salvage(path, number) as salvage:
+            for record in salvage.records():
+                if isinstance(record, Record):
+                    if record.encoding != JOURNAL:
+                        if record.blob in newest:
+                            used[newest[record.blob]] = (path, 0, HEADER_SIZE)
+                        newest[record.blob] = len(used)
+                    used.append((path, record.offset, record.end))
+    for _ in range(count):
+        path, start, end = rng.choice(used)
+        at, bit = rng.randrange(start, end), 1 << rng.randrange(8)
         yield f"bit {bit:#x} at {at} of {path.name}", _flip(path, at, bit)
 
 
