@@ -35,9 +35,7 @@ def repair(args: argparse.Namespace, selection: Selection | None) -> int:
         repairer = _Repairer(args, store, stack)
         repairer.index(request)
         repairer.contents(sources)
-    if "dry_run" in args:
-        return CorruptError.exit_status if repairer.found.damages else 0
-    if not repairer.steps:
+    if "dry_run" in args or not repairer.steps:
         return _end(args, repairer, repairer.found)
     if "json" not in args:
         print("looking again:")
