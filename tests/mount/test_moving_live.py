@@ -64,5 +64,5 @@ def test_a_mount_of_a_replica_is_the_end_of_receiving(mounted: Mounted, open_dir
 
     result = dkfs(*words, check=False)
 
-    assert result.returncode == 4
+    assert result.returncode == 2
     assert "which did not come from its source" in result.stderr
