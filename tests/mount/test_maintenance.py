@@ -226,10 +226,12 @@ def full(unmounted: Mounted) -> Iterator[Mounted]:
     unmounted.store.mkdir()
     disk = ("mount", "-t", "tmpfs", "-o", "size=16m", "dkfs-test", unmounted.store)
     subprocess.run(disk, check=True)
-    unmounted.mount("reserve=2M")
-    yield unmounted
-    unmounted.umount()
-    subprocess.run(["umount", unmounted.store], check=True)
+    try:
+        unmounted.mount("reserve=2M")
+        yield unmounted
+        unmounted.umount()
+    finally:
+        subprocess.run(["umount", "--lazy", unmounted.store], check=True)
 
 
 def test_on_a_full_disk_pruning_makes_room_and_recording_goes_on(full: Mounted) -> None:
