@@ -83,6 +83,23 @@ def test_growth_is_told_by_path_writer_and_day(dkfs: Dkfs, tmp_path: Path) -> No
     assert by_day[-1].split()[0] == "2023-11-14"
 
 
+def test_a_version_without_new_contents_is_no_growth(dkfs: Dkfs, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    Store.create(path)
+    with Store.open(path, writable=True) as store:
+        for mtime_ns in (1, 2, 3):
+            with store.write() as writer:
+                blob = writer.put_blob(b"the same").blob
+                state = file_state(b"f", size=8, content=blob, mtime_ns=mtime_ns)
+                append(writer, {2: state}, {(ROOT, b"f"): NodeId(2)} if mtime_ns == 1 else None)
+
+    messages = dkfs("stats", "--by", "path", "--mode", "raw-data", "--json", "--store", path)
+
+    raw, grown = messages.messages
+    assert (raw["versions_of_contents"], raw["full_copies_bytes"]) == (1, 8)
+    assert (grown["path"], grown["versions"]) == ("f", 1)
+
+
 def test_an_empty_store_has_nothing(dkfs: Dkfs, tmp_path: Path) -> None:
     Store.create(tmp_path / "store")
 
