@@ -22,9 +22,9 @@ from dkfs.errors import UsageError
 from dkfs.history.replica import EMPTY, token_of
 from dkfs.history.stream_in import Receiver
 from dkfs.history.stream_out import Sender, start_of
-from dkfs.history.stream_store import is_absent, make_for
+from dkfs.history.stream_store import make_for
 from dkfs.model.ids import Seq
-from dkfs.store import Store
+from dkfs.store import Store, is_absent
 
 
 def add_parser() -> Parser:

@@ -26,8 +26,8 @@ from dkfs.errors import UsageError
 from dkfs.history.replica import EMPTY, token_of
 from dkfs.history.stream_in import Received
 from dkfs.history.stream_io import read_stream
-from dkfs.history.stream_store import is_absent, receive
-from dkfs.store import Store
+from dkfs.history.stream_store import receive
+from dkfs.store import Store, is_absent
 
 
 def add_parser() -> Parser:

@@ -60,6 +60,8 @@ def decode_node(data: bytes) -> NodeState:
         rdev = int.from_bytes(data[at : at + _U64.size], "big")
         at += _U64.size
     if flags & _HAS_TARGET and at < len(data):
+        if kind is Kind.FILE:
+            raise CorruptError("node record of a file with a target")
         target = data[at:]
         at = len(data)
     if at != len(data):

@@ -17,14 +17,14 @@ from dkfs.config.checks import check_mount
 from dkfs.config.mounts import mounted_at, read_mounts
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.service import Service
-from dkfs.errors import MountError, StoreError
+from dkfs.errors import MountError
 from dkfs.fuse import connection
 from dkfs.fuse.adapter import Operations
 from dkfs.history.recorder import Recorder
 from dkfs.history.replay import ReplayResult, check_reserved, reconcile
 from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
-from dkfs.store import Store
+from dkfs.store import Store, is_absent
 
 log = logging.getLogger(__name__)
 
@@ -144,11 +144,7 @@ def open_backing(settings: MountSettings, stack: ExitStack) -> int:
 def open_store(settings: MountSettings, stack: ExitStack) -> Store:
     """Open the store for writing, made first if there is nothing; raises StoreError."""
     path = settings.store
-    try:
-        is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    except OSError as exc:
-        raise StoreError(f"store {path} cannot be read: {exc.strerror}") from None
-    if is_new:
+    if is_absent(path):
         Store.create(path, hash_algo=settings.hash_algo)
     return stack.enter_context(Store.open(path, writable=True, encoding=settings.encoding))
 

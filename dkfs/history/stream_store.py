@@ -6,7 +6,7 @@ from pathlib import Path
 from dkfs.core.stream import Header, Item
 from dkfs.errors import CorruptError, UsageError
 from dkfs.history.stream_in import OnProgress, Received, Receiver
-from dkfs.store import Store
+from dkfs.store import Store, is_absent
 
 
 def receive(
@@ -22,11 +22,6 @@ def receive(
     make_for(path, header)
     with Store.open(path, writable=True) as store:
         return Receiver(store, on_progress=on_progress).run(_again(header, items))
-
-
-def is_absent(path: Path) -> bool:
-    """Return whether there is nothing at *path*, or an empty directory."""
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def make_for(path: Path, header: Header) -> None:

@@ -2,7 +2,7 @@
 
 from dkfs.store.encoders import EncodingPolicy
 from dkfs.store.reader import Reader
-from dkfs.store.store import Store, StoreSize
+from dkfs.store.store import Store, StoreSize, is_absent
 from dkfs.store.writer import Put, Writer
 
-__all__ = ["EncodingPolicy", "Put", "Reader", "Store", "StoreSize", "Writer"]
+__all__ = ["EncodingPolicy", "Put", "Reader", "Store", "StoreSize", "Writer", "is_absent"]

@@ -304,10 +304,31 @@ def _meta(index: Index, key: bytes) -> bytes:
     return value
 
 
-def _refuse_if_used(path: Path) -> None:
+def is_absent(path: Path) -> bool:
+    """Return whether Store.create() may make a store at *path*: nothing is there, or what a killed creation left.
+
+    Raises StoreError.
+    """
+    try:
+        return not path.exists() or (path.is_dir() and not _in_the_way(path))
+    except OSError as exc:
+        raise StoreError(f"store {path} cannot be read: {exc.strerror}") from None
+
+
+def _in_the_way(path: Path) -> str:
+    """Return what keeps the directory *path* from becoming a store, empty if nothing does."""
     names = set(os.listdir(path))
+    segments = path / SEGMENTS_NAME
     if INDEX_NAME in names:
+        return INDEX_NAME
+    if SEGMENTS_NAME in names and (not segments.is_dir() or any(segments.iterdir())):
+        return SEGMENTS_NAME  # of a store that lost its index
+    return min(names - _NOT_IN_THE_WAY, default="")
+
+
+def _refuse_if_used(path: Path) -> None:
+    name = _in_the_way(path)
+    if name == INDEX_NAME:
         raise ExistsError(f"store {path} exists already")
-    others = sorted(names - _NOT_IN_THE_WAY)
-    if others:
-        raise ExistsError(f"{path} is not empty ({others[0]} is in it) and not a store")
+    if name:
+        raise ExistsError(f"{path} is not empty ({name} is in it) and not a store")

@@ -11,8 +11,7 @@ from typing import IO
 
 import pytest
 
-from dkfs.history.stream_store import is_absent
-from dkfs.store import Store
+from dkfs.store import Store, is_absent
 from tests.cli.conftest import Dkfs
 from tests.history.model_history import ModelHistory
 from tests.history.random_history import fill

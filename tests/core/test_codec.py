@@ -271,6 +271,11 @@ def test_a_node_of_format_1_is_read() -> None:
     assert codec.decode_node(OLD_NODE) == STATE
 
 
+def test_a_node_of_format_1_that_no_later_format_can_say_is_corrupt() -> None:
+    with pytest.raises(CorruptError, match="node record of a file with a target"):
+        codec.decode_node(OLD_NODE[:1] + bytes((OLD_NODE[1] | 0x80,)) + OLD_NODE[2:] + b"target")
+
+
 def test_a_log_record_of_format_1_is_read() -> None:
     record = codec.decode_log(Seq(1), OLD_LOG)
 

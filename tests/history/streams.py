@@ -10,9 +10,9 @@ from dkfs.history.replica import EMPTY, token_of
 from dkfs.history.stream_in import Received
 from dkfs.history.stream_io import read_stream, write_stream
 from dkfs.history.stream_out import Sender, start_of
-from dkfs.history.stream_store import is_absent, receive
+from dkfs.history.stream_store import receive
 from dkfs.model.ids import Seq
-from dkfs.store import Store
+from dkfs.store import Store, is_absent
 from dkfs.store.check import check
 
 TABLES = ("log", "nodes", "names", "moves", "tags")

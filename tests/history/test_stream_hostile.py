@@ -18,11 +18,11 @@ from dkfs.core.location import LOST, PLAIN, ZSTD
 from dkfs.core.stream import Blob, End, Header, Item, Links, Names, Nodes, TagItem, Version
 from dkfs.errors import CorruptError, DkfsError, StoreFormatError
 from dkfs.history.stream_io import read_stream, write_stream
-from dkfs.history.stream_store import is_absent, receive
+from dkfs.history.stream_store import receive
 from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
 from dkfs.model.operation import LogRecord, Tag
-from dkfs.store import Store
+from dkfs.store import Store, is_absent
 from dkfs.store.check import check
 from tests.history.model_history import ModelHistory
 from tests.history.random_history import fill

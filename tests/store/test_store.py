@@ -18,7 +18,7 @@ from dkfs.errors import (
     StoreFormatError,
 )
 from dkfs.model.ids import Seq
-from dkfs.store import Store
+from dkfs.store import Store, is_absent
 from dkfs.store import store as store_module
 from dkfs.store.check import check
 from tests.store.making import add_file, append
@@ -109,6 +109,7 @@ def test_a_creation_that_was_interrupted_can_be_repeated(tmp_path: Path) -> None
     (tmp_path / "segments").mkdir()
     (tmp_path / "LOCK").touch()
     (tmp_path / "index.lmdb.new").write_bytes(b"half")
+    assert is_absent(tmp_path)
     with pytest.raises(StoreFormatError, match=r"not a dkfs store: no index\.lmdb"):
         Store.open(tmp_path, writable=True)
 
@@ -117,6 +118,16 @@ def test_a_creation_that_was_interrupted_can_be_repeated(tmp_path: Path) -> None
     with Store.open(tmp_path, writable=True) as store:
         add_file(store, b"f", b"data")
     assert not (tmp_path / "index.lmdb.new").exists()
+
+
+def test_a_store_that_lost_its_index_is_not_made_again(path: Path) -> None:
+    with Store.open(path, writable=True) as store:
+        add_file(store, b"f", b"data")
+    (path / "index.lmdb").unlink()
+
+    assert not is_absent(path)
+    with pytest.raises(ExistsError, match=r"not empty \(segments is in it\)"):
+        Store.create(path)
 
 
 def test_a_store_cannot_be_made_below_a_file(tmp_path: Path) -> None:
