@@ -14,6 +14,7 @@ from dkfs.history.links import remember
 from dkfs.history.metadata import path_in, read_xattrs
 from dkfs.history.previous import contents_of
 from dkfs.history.puts import Counts, Puts
+from dkfs.history.reading import never_noticed
 from dkfs.history.scan import Finding, What
 from dkfs.history.tree import shown
 from dkfs.model.ids import NO_NODE, ROOT, BlobId, NodeId, Seq
@@ -135,6 +136,7 @@ class Collector:
         if attr.kind is Kind.FILE and attr.size:
             fd = os.open(name, _READ, dir_fd=dir_fd)
             try:
+                never_noticed(fd)
                 source = FileSource(fd, attr.size)
                 old = contents_of(writer, self._before(finding))
                 content, is_manifest, _ = take(Puts(writer, Counts()), source, old, self._chunking)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from dkfs.core.extents import Range, within
-from dkfs.history.reading import next_data, next_hole, read_exactly
+from dkfs.history.reading import never_noticed, next_data, next_hole, read_exactly, unnoticed
 
 # Copied at once up to here (a read of 1 MiB from the page cache takes 0.1 ms), read later above.
 COPY_MOST = 1024 * 1024  # bytes
@@ -54,7 +54,13 @@ class FrozenBytes:
         self.ranges = tuple(ranges)
         self._starts: list[int] = []
         self._data: list[bytes] = []
-        for start, end in ranges:
+        if ranges:
+            with unnoticed(fd):
+                self._keep_all(fd)
+        self.held = sum(map(len, self._data))
+
+    def _keep_all(self, fd: int) -> None:
+        for start, end in self.ranges:
             if end - start <= _CELL:  # not worth asking for holes
                 self._keep(fd, start, end)
                 continue
@@ -62,7 +68,6 @@ class FrozenBytes:
                 stop = next_hole(fd, start, end)
                 self._keep(fd, start, stop)
                 start = stop  # noqa: PLW2901 - from one run of data to the next
-        self.held = sum(map(len, self._data))
 
     def _keep(self, fd: int, start: int, end: int) -> None:
         self._starts.append(start)
@@ -114,6 +119,7 @@ class FrozenFile:
         self.held = 0
         self.fds = 1
         self._fd = fd
+        never_noticed(fd)
         self._lock = threading.Lock()
         # A cell lies in one range, ends with it or at a multiple of _CELL, and starts likewise.
         self._saved: dict[int, bytes] = {}  # start of the cell -> its bytes at the instant

@@ -18,6 +18,7 @@ from dkfs.errors import CorruptError, ForgottenError
 from dkfs.history import content, fileout
 from dkfs.history.metadata import has_xattrs, path_in, read_xattrs
 from dkfs.history.places import Directories
+from dkfs.history.reading import never_noticed
 from dkfs.history.tree import shown
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
@@ -256,6 +257,7 @@ def has_content(reader: Reader, state: NodeState, name: bytes, dir_fd: int) -> b
     """
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
+        never_noticed(fd)
         return fileout.is_equal(fd, reader, state)
     except (CorruptError, ForgottenError):
         return False

@@ -197,3 +197,19 @@ def test_any_changes_during_the_reading_change_nothing(
         assert copied.read(start, end) == file.expected[start:end]
         assert kept.read(start, end) == file.expected[start:end]
     kept.release()
+
+
+@pytest.mark.parametrize("kind", [FrozenBytes, FrozenFile])
+def test_nobody_sees_that_it_was_read(fd: int, kind: type[FrozenBytes | FrozenFile]) -> None:
+    os.pwrite(fd, bytes(100), 0)
+    os.utime(fd, ns=(1, 2))  # a time of access that any other read would renew
+    own = another(fd)
+    frozen = kind(own, ((0, 100),), 100)
+    frozen.read(0, 100)
+
+    assert os.fstat(fd).st_atime_ns == 1
+    frozen.release()
+    if kind is FrozenBytes:
+        os.pread(own, 1, 0)  # it is the application's again
+        assert os.fstat(fd).st_atime_ns > 1
+        os.close(own)
