@@ -7,7 +7,7 @@ the byte: what lies between them is in the store already.
 
 import os
 import threading
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -145,18 +145,18 @@ class FrozenFile:
             self.held += saved
         return saved
 
-    def unsaved(self, start: int) -> int:
-        """Return how many bytes at or after *start* a change of all of them would have to save."""
+    def unsaved(self, start: int, end: int) -> int:
+        """Return how many bytes of [start, end) a change of all of them would have to save."""
         with self._lock:
             if self._released.is_set():
                 return 0
-            wide = sum(last - first for first, last in within(self.ranges, start, self.size))
-            kept = self._order[max(0, bisect_right(self._order, start) - 1) :]
+            wide = sum(last - first for first, last in within(self.ranges, start, end))
+            first = max(0, bisect_right(self._order, start) - 1)
+            kept = self._order[first : bisect_left(self._order, end)]
             ends = (offset + len(self._saved[offset]) for offset in kept)
             return wide - sum(
-                end - max(offset, start)
-                for offset, end in zip(kept, ends, strict=True)
-                if end > start
+                max(0, min(last, end) - max(offset, start))
+                for offset, last in zip(kept, ends, strict=True)
             )
 
     def wait_released(self, timeout_s: float) -> bool:

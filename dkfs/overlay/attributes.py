@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from dkfs.history.change import NodeChange
 from dkfs.model.ids import Seq
-from dkfs.model.operation import OpKind
-from dkfs.overlay.backing import by_fd, xattrs_of
+from dkfs.model.operation import OpKind, Origin
+from dkfs.overlay.backing import born, by_fd, xattrs_of
 from dkfs.overlay.captures import Captures
 from dkfs.overlay.files import Files
 from dkfs.overlay.inodes import Inode, InodeTable
@@ -63,11 +63,24 @@ class Attributes:
         return status
 
     def set(
-        self, inode: Inode, new: NewAttributes, number: int | None, caller: Caller
+        self,
+        inode: Inode,
+        new: NewAttributes,
+        number: int | None,
+        caller: Caller,
+        *,
+        kill: bool | None = None,
     ) -> os.stat_result:
-        """Change attributes, through handle *number* if there is one; return the new status."""
+    def born(self, inode: Inode) -> int | None:
+        """Return the time of birth in ns since the epoch, None if there is none; raises OSError."""
+        return born(self._table.fd(inode))
+
+        """Change attributes, through handle *number* if there is one; return the new status.
+
+        *kill*, of a truncation: see privileges.drop().  Raises OSError.
+        """
         if new.size is not None:
-            self._truncate(inode, new.size, number, caller)
+            self._truncate(inode, new.size, number, self._journal.origin(caller), kill=kill)
         if new._replace(size=None, atime_ns=None) != _NOTHING:
             # The contents come before the attributes: no version shows the new ones with older bytes.
             self._captures.capture(inode, self._journal.origin(caller))
@@ -109,13 +122,15 @@ class Attributes:
         fd = self._table.fd(inode)
         return fd, by_fd(fd)
 
-    def _truncate(self, inode: Inode, size: int, number: int | None, caller: Caller) -> None:
+    def _truncate(
+        self, inode: Inode, size: int, number: int | None, origin: Origin, *, kill: bool | None
+    ) -> None:
         handle = None if number is None else self._files.handles[number]
         if handle is None and inode.handles:
             handle = inode.handles[0]
         if handle is not None and handle.writable:
             if not inode.plain:
-                drop(self._journal, inode, handle.fd, self._journal.origin(caller))
+                drop(self._journal, inode, handle.fd, origin, kill=kill)
             self._captures.before_truncate(inode, size)
             before = os.fstat(handle.fd).st_size
             os.ftruncate(handle.fd, size)
@@ -125,11 +140,11 @@ class Attributes:
         fd = self._files.open_for_truncation(inode)
         try:
             if not inode.plain:
-                drop(self._journal, inode, fd, self._journal.origin(caller))
+                drop(self._journal, inode, fd, origin, kill=kill)
             self._captures.before_truncate(inode, size)
             before = os.fstat(fd).st_size
             os.ftruncate(fd, size)
-            self._captures.truncated(inode, fd, before, self._journal.origin(caller))
+            self._captures.truncated(inode, fd, before, origin)
         finally:
             os.close(fd)
 
@@ -208,3 +223,11 @@ class Attributes:
         """Return an fd of the directory, to be synced and closed, and the version to wait for."""
         fd = os.open(by_fd(self._table.fd(inode)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return fd, self._journal.recorder.last
+
+    def syncfs(self) -> Seq:
+        """Capture everything that was written; return the version to wait for.
+
+        Raises OSError if something cannot be captured.  The backing file system is the caller's to sync.
+        """
+        self._captures.sync()
+        return self._journal.recorder.last

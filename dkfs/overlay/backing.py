@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4  # leaves a character device 0/0 behind
 O_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _MNT_DETACH = 2  # sys/mount.h
@@ -31,13 +33,14 @@ _libc.renameat2.argtypes = (
 
 
 def rename(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
-    """Rename as renameat2(2); *flags* are RENAME_NOREPLACE and RENAME_EXCHANGE.  Raises OSError."""
-    if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+    """Rename as renameat2(2); *flags* are RENAME_NOREPLACE, _EXCHANGE, _WHITEOUT.  Raises OSError."""
+    if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     if flags == 0:
         os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
     elif _libc.renameat2(old_dir, old, new_dir, new, flags) != 0:
         code = ctypes.get_errno()
+_libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
         raise OSError(code, os.strerror(code))
 
 
@@ -51,14 +54,38 @@ def identity(fd: int) -> bytes:
 
     A file system that keeps no time of birth gives the inode alone.
     """
-    status = os.fstat(fd)
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Change the space of a file as fallocate(2), the system call; raises OSError."""
+    if _libc.fallocate64(fd, mode, offset, length) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def clone_range(source: int, offset: int, target: int, target_offset: int, length: int) -> None:
+    """Let *target* share *length* bytes of *source* as ioctl_ficlonerange(2); raises OSError."""
+    fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, offset, length, target_offset))
+
+
+    return b"%d:%s" % (os.fstat(fd).st_ino, _birth(fd).hex().encode())
+
+
+def born(fd: int) -> int | None:
+    """Return the time of birth in ns since the epoch; None if the file system keeps none."""
+    stamp = _birth(fd)
+    if not stamp:
+        return None
+    seconds, nanoseconds = _TIMESTAMP.unpack(stamp)
+    return int(seconds * 1_000_000_000 + nanoseconds)
+
+
+def _birth(fd: int) -> bytes:
+    """Return stx_btime of *fd*, which may be O_PATH, as _TIMESTAMP; empty if there is none."""
     buffer = ctypes.create_string_buffer(_STATX_SIZE)
-    born = b""
-    if _libc.statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) == 0:
-        mask = int.from_bytes(buffer.raw[:4], "little")
-        if mask & _STATX_BTIME:
-            born = buffer.raw[_STATX_BTIME_AT : _STATX_BTIME_AT + 12]
-    return b"%d:%s" % (status.st_ino, born.hex().encode())
+    if _libc.statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) != 0:
+        return b""
+    if not int.from_bytes(buffer.raw[:4], "little") & _STATX_BTIME:
+        return b""
+    return buffer.raw[_STATX_BTIME_AT : _STATX_BTIME_AT + _TIMESTAMP.size]
 
 
 def file_handle(fd: int) -> bytes | None:

@@ -19,7 +19,7 @@ from dkfs.overlay.journal import Journal
 
 log = logging.getLogger(__name__)
 
-# A truncation that would have to save more than this waits until the recorder has read the file.
+# A change that would have to save more than this waits until the recorder has read the file.
 _SAVE_MOST = 8 * 1024 * 1024  # bytes
 _WAIT_S = 60.0
 _PUT_OFF_MOST = 2.0  # intervals for which a capture waits for the rest of a write
@@ -74,19 +74,27 @@ class Captures:
         inode.frozen = [f for f in inode.frozen if not f.wait_released(0)] or None
 
     def before_truncate(self, inode: Inode, size: int) -> None:
-        """Save what lies at or after *size*, if it is not recorded yet."""
+        """Save what lies at or after *size*, if it is not recorded yet; raises OSError."""
         for frozen in inode.frozen or ():
-            if frozen.unsaved(size) <= _SAVE_MOST:
-                self._journal.recorder.saved(frozen.before_change(size, frozen.size))
-                continue
-            recorder = self._journal.recorder
-            recorder.hurry()
-            deadline_s = time.monotonic() + _WAIT_S
-            while not frozen.wait_released(_PRESS_S) and time.monotonic() < deadline_s:
-                if not recorder.is_recording:
-                    recorder.press()
-            if not frozen.wait_released(0):
-                raise OSError(errno.EIO, "the contents before the truncation cannot be recorded")
+            self._save_or_wait(frozen, size, frozen.size)
+
+    def before_large_change(self, inode: Inode, start: int, end: int) -> None:
+        """See before_change(), for what may be more than memory should hold; raises OSError."""
+        for frozen in inode.frozen or ():
+            self._save_or_wait(frozen, start, end)
+
+    def _save_or_wait(self, frozen: FrozenFile, start: int, end: int) -> None:
+        recorder = self._journal.recorder
+        if frozen.unsaved(start, end) <= _SAVE_MOST:
+            recorder.saved(frozen.before_change(start, end))
+            return
+        recorder.hurry()
+        deadline_s = time.monotonic() + _WAIT_S
+        while not frozen.wait_released(_PRESS_S) and time.monotonic() < deadline_s:
+            if not recorder.is_recording:
+                recorder.press()
+        if not frozen.wait_released(0):
+            raise OSError(errno.EIO, "the contents before the change cannot be recorded")
 
     def capture(self, inode: Inode, origin: Origin) -> None:
         """Record the contents of *inode* as they are now, if anything was written since."""
@@ -205,3 +213,27 @@ class Captures:
     def capture_all(self) -> None:
         """Capture every dirty file."""
         self.capture_due(0.0)
+
+    def sync(self) -> None:
+        """Capture every dirty file; raises OSError, after the last, if one cannot be."""
+        self.capture_all()
+        if self._dirty:
+            raise OSError(errno.EIO, "not every file can be recorded")
+
+    def whole(self, inode: Inode, path_fd: int) -> Frozen:
+        """Freeze all of *inode*, a file that is in no version yet; raises OSError.
+
+        Nothing of it is dirty then: the caller records it.
+        """
+        size = os.fstat(path_fd).st_size
+        fd = os.open(by_fd(path_fd), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            frozen = self._frozen(inode, fd, ((0, size),) if size else (), size)
+        finally:
+            os.close(fd)
+        inode.recorded_size = size
+        for handle in inode.handles or ():
+            handle.dirty.clear()
+            handle.wrote = False
+        self._dirty.pop(inode, None)
+        return frozen

@@ -1,16 +1,19 @@
-"""Open files: read, write, flush, fsync, release."""
+"""Open files: read, write, flush, fsync, release, and what ranges and flags do."""
 
 import errno
+import fcntl
 import os
 
 from dkfs.model.ids import Seq
 from dkfs.overlay.backing import by_fd
 from dkfs.overlay.captures import Captures
+from dkfs.overlay.flags import ioctl
 from dkfs.overlay.handles import Handle, HandleTable
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.origin import Caller
 from dkfs.overlay.privileges import drop
+from dkfs.overlay.ranges import Ranges
 
 # Not for the backing directory: the kernel computes the offset of an append, dkfs's buffers are not
 # aligned for O_DIRECT, and O_SYNC is an fsync that the store has a part in.
@@ -39,10 +42,14 @@ class Files:
         self._table = table
         self._journal = journal
         self._captures = captures
+        self._ranges = Ranges(journal, captures)
         self.handles: HandleTable[Handle] = HandleTable()
 
-    def open(self, inode: Inode, flags: int, caller: Caller) -> int:
-        """Open *inode* and return the number of the handle; raises OSError."""
+    def open(self, inode: Inode, flags: int, caller: Caller, *, kill: bool | None = None) -> int:
+        """Open *inode* and return the number of the handle; raises OSError.
+
+        *kill*, here and below: see privileges.drop().
+        """
         writes = (flags & os.O_ACCMODE) != os.O_RDONLY
         size = 0
         if flags & os.O_TRUNC:
@@ -55,7 +62,7 @@ class Files:
         number = self.opened(inode, fd, flags, caller, size)
         if flags & os.O_TRUNC:
             if not inode.plain:
-                drop(self._journal, inode, fd, self._journal.origin(caller))
+                drop(self._journal, inode, fd, self._journal.origin(caller), kill=kill)
             if writes:
                 # An empty file too: its mtime changes.
                 self._captures.written(self.handles[number], 0, size)
@@ -66,6 +73,7 @@ class Files:
     def opened(self, inode: Inode, fd: int, flags: int, caller: Caller, size: int) -> int:
         """Take over *fd*, an open file of *inode* that had *size* bytes; return its number."""
         handle = Handle(inode, fd, flags, self._journal.origin(caller))
+        handle.at_end = handle.append and bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
         if handle.writable:
             self._captures.opened(handle, size)
         self._table.files += 1
@@ -76,7 +84,9 @@ class Files:
         self._table.make_room()
         try:
             return self._open_as(inode, wanted)
-        except PermissionError:
+        except PermissionError as exc:
+            if exc.errno == errno.EPERM:  # an append-only file, or an immutable one
+                return self._open_as(inode, wanted | flags & os.O_APPEND)
             # A file that dkfs's user may write and not read.
             return self._open_as(inode, wanted & ~os.O_ACCMODE | flags & os.O_ACCMODE)
         except OSError as exc:
@@ -104,11 +114,13 @@ class Files:
         """Return up to *size* bytes at *offset*; raises OSError."""
         return os.pread(self.handles[number].fd, size, offset)
 
-    def write(self, number: int, offset: int, data: bytes) -> int:
+    def write(self, number: int, offset: int, data: bytes, *, kill: bool | None = None) -> int:
         """Write *data* at *offset*; return how many bytes were written; raises OSError."""
         handle = self.handles[number]
         if not handle.inode.plain:
-            drop(self._journal, handle.inode, handle.fd, handle.origin)
+            drop(self._journal, handle.inode, handle.fd, handle.origin, kill=kill)
+        if handle.at_end:
+            offset = os.fstat(handle.fd).st_size
         if handle.inode.frozen:  # last, because anything recorded may freeze the file
             self._captures.before_change(handle.inode, offset, offset + len(data))
         written = os.pwrite(handle.fd, data, offset)
@@ -149,3 +161,24 @@ class Files:
         self._captures.capture(inode, handle.origin)
         inode.synced = True
         return handle.fd, inode.last
+
+    # Ranges and flags
+
+    def fallocate(self, number: int, mode: int, offset: int, length: int) -> None:
+        """Change the space of a range as fallocate(2); raises OSError."""
+        self._ranges.fallocate(self.handles[number], mode, offset, length)
+
+    def seek(self, number: int, offset: int, whence: int) -> int:
+        """Return the next data or hole, as lseek(2) with SEEK_DATA or SEEK_HOLE; raises OSError."""
+        return self._ranges.seek(self.handles[number], offset, whence)
+
+    def copy_range(
+        self, source: int, source_offset: int, target: int, target_offset: int, length: int
+    ) -> int:
+        """Copy between two handles as copy_file_range(2), perhaps less than *length*; raises OSError."""
+        handles = self.handles[source], self.handles[target]
+        return self._ranges.copy(handles[0], source_offset, handles[1], target_offset, length)
+
+    def ioctl(self, number: int, command: int, data: bytes, room: int) -> bytes:
+        """Do *command* with *data*; return at most *room* bytes; raises OSError.  See flags."""
+        return ioctl(self.handles[number].fd, command, data, room)

@@ -15,13 +15,17 @@ class Handle:
     """An open regular file."""
 
     __slots__ = (
-        *("direct", "dirty", "fd", "inode", "is_halfway", "origin", "sync", "writable", "wrote"),
+        *("append", "at_end", "direct", "dirty", "fd", "inode", "is_halfway", "origin", "readable"),
+        *("sync", "writable", "wrote"),
     )
 
     def __init__(self, inode: Inode, fd: int, flags: int, origin: Origin) -> None:
         self.inode = inode
         self.fd = fd  # a real fd, open for reading too wherever that was possible
+        self.readable = (flags & os.O_ACCMODE) != os.O_WRONLY
         self.writable = (flags & os.O_ACCMODE) != os.O_RDONLY
+        self.append = bool(flags & os.O_APPEND)  # as far as is known, see direct
+        self.at_end = False  # whatever is written goes to the end: the file is append-only
         self.sync = bool(flags & os.O_DSYNC)  # O_SYNC contains O_DSYNC
         self.direct = bool(flags & os.O_DIRECT)  # as far as is known: nobody tells of fcntl(2)
         self.origin = origin  # who opened it

@@ -89,6 +89,7 @@ class Journal:
         *,
         xattrs: Mapping[bytes, bytes],
         target: bytes | None = None,
+        contents: Frozen | None = None,
     ) -> None:
         """Record that *inode*, new, is now in the directory and under the name that it has."""
         parent = inode.parent
@@ -99,7 +100,7 @@ class Journal:
         inode.last = parent.last = self.recorder.append(
             self.operation(kind, self.origin(caller), node, directory, name),
             (
-                NodeChange(node, status, Link(directory, name), None, xattrs, target),
+                NodeChange(node, status, Link(directory, name), contents, xattrs, target),
                 NodeChange(directory, parent_status),
             ),
             (NameChange(directory, name, node),),

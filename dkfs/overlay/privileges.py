@@ -1,7 +1,8 @@
 """Taking away what a change of contents must take away: set-id bits and security.capability.
 
-The kernel leaves that to dkfs (FUSE_HANDLE_KILLPRIV_V2, see fuse.handshake).  It does not say whether
-the caller has CAP_FSETID, which keeps the bits: as root has it and others do not, the user decides.
+The kernel leaves that to dkfs (FUSE_HANDLE_KILLPRIV_V2).  Whether the caller has CAP_FSETID, which keeps
+the bits, it says with a flag that pyfuse3 does not hand on, and not for fallocate and copy_file_range:
+there, as root has it and others do not, the user decides.
 """
 
 import os
@@ -22,11 +23,18 @@ def is_plain(status: os.stat_result, xattrs: Container[bytes]) -> bool:
     return not _bits(status) and CAPABILITY not in xattrs
 
 
-def drop(journal: Journal, inode: Inode, fd: int, origin: Origin) -> None:
-    """Take the privileges of *inode*, open as *fd*, because *origin* changes its contents."""
+def drop(
+    journal: Journal, inode: Inode, fd: int, origin: Origin, *, kill: bool | None = None
+) -> None:
+    """Take the privileges of *inode*, open as *fd*, because *origin* changes its contents.
+
+    *kill*: whether the kernel says that set-id bits go; None if it has said nothing.
+    """
     status = os.fstat(fd)
     xattrs = xattrs_of(fd)
-    bits = 0 if origin.uid == 0 else _bits(status)
+    if kill is None:
+        kill = origin.uid != 0
+    bits = _bits(status) if kill else 0
     if bits:
         os.fchmod(fd, stat.S_IMODE(status.st_mode) & ~bits)
     had_capability = xattrs.pop(CAPABILITY, None) is not None

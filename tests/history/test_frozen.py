@@ -111,18 +111,18 @@ def test_released_it_saves_nothing_more(fd: int) -> None:
     frozen.release()
 
     assert frozen.wait_released(0)
-    assert (frozen.before_change(0, 4), frozen.unsaved(0)) == (0, 0)
+    assert (frozen.before_change(0, 4), frozen.unsaved(0, 4)) == (0, 0)
 
 
 def test_a_truncation_that_was_announced_changes_nothing(fd: int) -> None:
     size = 3 * CELL + 7
     os.pwrite(fd, b"z" * size, 0)
     frozen = FrozenFile(another(fd), ((0, size),), size)
-    assert frozen.unsaved(CELL + 1) == size - CELL - 1
+    assert frozen.unsaved(CELL + 1, size) == size - CELL - 1
     frozen.before_change(CELL + 1, size)
     os.ftruncate(fd, CELL + 1)
 
-    assert frozen.unsaved(CELL + 1) == 0
+    assert frozen.unsaved(CELL + 1, size) == 0
     assert contents(frozen) == b"z" * size
     frozen.release()
 
@@ -164,7 +164,7 @@ class Changing:
         at = rng.randrange(self.size)
         if frozen is not None:
             frozen.before_change(at, self.size)
-            assert frozen.unsaved(at) == 0
+            assert frozen.unsaved(at, frozen.size) == 0
         os.ftruncate(self.fd, at)
 
     def check(self, frozen: Frozen) -> None:

@@ -66,7 +66,7 @@ def test_what_is_refused_is_not_recorded_and_holds_nothing(tmp_path: Path) -> No
             (errno.ENOTEMPTY, lambda: fs.rename(root, b"dir", root, b"full", 0, ME)),
             (errno.EEXIST, lambda: fs.rename(root, b"dir", root, b"full", RENAME_NOREPLACE, ME)),
             (errno.ENOENT, lambda: fs.unlink(root, b"none", ME)),
-            (errno.EINVAL, lambda: fs.rename(root, b"dir", root, b"x", 4, ME)),
+            (errno.EINVAL, lambda: fs.rename(root, b"dir", root, b"x", 8, ME)),
             (errno.EPERM, lambda: fs.mkdir(root, b".dkfs", 0o755, ME)),
         ):
             with pytest.raises(OSError) as refused:

@@ -1,0 +1,225 @@
+"""Making things in the backing directory and in the log: create, mkdir, mknod, symlink, link, tmpfile."""
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+
+from dkfs.history.change import Link, NameChange, NodeChange
+from dkfs.model.operation import OpKind
+from dkfs.overlay import backing
+from dkfs.overlay.backing import by_fd, xattrs_of
+from dkfs.overlay.files import backing_flags
+from dkfs.overlay.inodes import Inode
+from dkfs.overlay.lookups import Found, Lookups
+from dkfs.overlay.origin import Caller
+from dkfs.overlay.privileges import is_plain
+
+_SUID_SGID = stat.S_ISUID | stat.S_ISGID
+
+
+class Creation(Lookups):
+    """See the module."""
+
+    def create(
+        self, parent: Inode, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[int, Inode, os.stat_result]:
+        """Create a regular file and open it; return (handle, inode, status).  Raises OSError."""
+        self._check(parent, name)
+        wanted = backing_flags(flags)
+        self._table.make_room()
+        directory = self._table.fd(parent)
+        try:
+            fd = os.open(name, wanted | os.O_CREAT | os.O_EXCL, mode & 0o7777, dir_fd=directory)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            inode, status = self.lookup(parent, name)
+            try:
+                return self._files.open(inode, flags & ~os.O_CREAT, caller), inode, status
+            except OSError:
+                self._table.forget(inode, 1)
+                raise
+        try:
+            status = self._own(fd, directory, mode, caller)
+            inode = self._created(OpKind.CREATE, caller, parent, name, status, xattrs_of(fd))
+            return self._files.opened(inode, fd, flags, caller, 0), inode, status
+        except OSError:
+            os.close(fd)
+            raise
+
+    def tmpfile(
+        self, parent: Inode, mode: int, flags: int, caller: Caller
+    ) -> tuple[int, Inode, os.stat_result]:
+        """Create a file without a name, as O_TMPFILE; return as create().  Raises OSError.
+
+        Nothing of it is recorded, unless link() gives it a name.
+        """
+        wanted = backing_flags(flags) | os.O_TMPFILE
+        self._table.make_room()
+        directory = self._table.fd(parent)
+        fd = os.open(b".", wanted, mode & 0o7777, dir_fd=directory)
+        try:
+            status = self._own(fd, directory, mode, caller)
+            held = os.open(by_fd(fd), os.O_PATH | os.O_CLOEXEC)
+            inode = self._table.nameless(held, status)
+            inode.lookups += 1
+            inode.plain = is_plain(status, xattrs_of(fd))
+            return self._files.opened(inode, fd, flags, caller, 0), inode, status
+        except OSError:
+            os.close(fd)
+            raise
+
+    def mkdir(self, parent: Inode, name: bytes, mode: int, caller: Caller) -> Found:
+        """Create a directory; raises OSError."""
+        return self._make(
+            OpKind.MKDIR,
+            parent,
+            name,
+            mode,
+            caller,
+            lambda directory: os.mkdir(name, mode & 0o7777, dir_fd=directory),
+        )
+
+    def mknod(self, parent: Inode, name: bytes, mode: int, rdev: int, caller: Caller) -> Found:
+        """Create a fifo, socket, device or regular file; raises OSError."""
+        return self._make(
+            OpKind.CREATE if stat.S_ISREG(mode) else OpKind.MKNOD,
+            parent,
+            name,
+            mode,
+            caller,
+            lambda directory: os.mknod(name, mode, rdev, dir_fd=directory),
+        )
+
+    def symlink(self, parent: Inode, name: bytes, target: bytes, caller: Caller) -> Found:
+        """Create a symbolic link; raises OSError."""
+        return self._make(
+            OpKind.SYMLINK,
+            parent,
+            name,
+            0o777,
+            caller,
+            lambda directory: os.symlink(target, name, dir_fd=directory),
+            target=target,
+        )
+
+    def _make(
+        self,
+        kind: OpKind,
+        parent: Inode,
+        name: bytes,
+        mode: int,
+        caller: Caller,
+        make: Callable[[int], None],
+        *,
+        target: bytes | None = None,
+    ) -> Found:
+        self._check(parent, name)
+        directory = self._table.fd(parent)
+        make(directory)
+        fd = os.open(name, backing.O_PATH, dir_fd=directory)
+        try:
+            status = self._own(fd, directory, mode, caller)
+            inode = self._created(
+                kind, caller, parent, name, status, xattrs_of(by_fd(fd)), target=target
+            )
+        finally:
+            os.close(fd)
+        return inode, status
+
+    def _own(self, fd: int, directory: int, mode: int, caller: Caller) -> os.stat_result:
+        """Give what was just created in *directory* to the caller; return its status."""
+        status = os.fstat(fd)
+        if (caller.uid, caller.gid) == (status.st_uid, status.st_gid) or self._euid != 0:
+            return status  # who is not root cannot give files away, and serves only itself
+        uid = caller.uid if caller.uid != status.st_uid else -1
+        gid = caller.gid if caller.gid != status.st_gid else -1
+        if os.fstat(directory).st_mode & stat.S_ISGID:
+            gid = -1  # the directory has given its own
+        if (uid, gid) == (-1, -1):
+            return status
+        os.chown(by_fd(fd), uid, gid)
+        if mode & _SUID_SGID and not stat.S_ISDIR(status.st_mode):
+            os.chmod(by_fd(fd), status.st_mode & 0o7777)  # chown cleared the bits
+        return os.fstat(fd)
+
+    def _created(
+        self,
+        kind: OpKind,
+        caller: Caller,
+        parent: Inode,
+        name: bytes,
+        status: os.stat_result,
+        xattrs: Mapping[bytes, bytes],
+        *,
+        target: bytes | None = None,
+    ) -> Inode:
+        inode = self._table.found(parent, name, status)
+        inode.lookups += 1
+        inode.plain = is_plain(status, xattrs)
+        self._count.change(0 if inode.is_dir else 1)
+        self._journal.created(
+            kind,
+            caller,
+            inode,
+            status,
+            os.fstat(self._table.fd(parent)),
+            xattrs=xattrs,
+            target=target,
+        )
+        return inode
+
+    def link(self, inode: Inode, parent: Inode, name: bytes, caller: Caller) -> Found:
+        """Give *inode* one more name, or its first; raises OSError."""
+        self._check(parent, name)
+        if inode.unlinked and not inode.node:
+            return self._link_first(inode, parent, name, caller)
+        self._captures.capture(inode, self._journal.origin(caller))
+        node, directory_node = self._journal.node(inode), self._journal.node(parent)
+        source, directory = self._table.pair(inode, parent)
+        os.link(by_fd(source), name, dst_dir_fd=directory, follow_symlinks=True)
+        status = os.fstat(source)
+        self._journal.named(
+            OpKind.LINK,
+            caller,
+            (inode, parent),
+            Link(directory_node, name),
+            # Every name of a node is in one of its states, or history.links could not find it.
+            nodes=(
+                NodeChange(node, status, Link(directory_node, name)),
+                NodeChange(directory_node, os.fstat(directory)),
+            ),
+            names=(NameChange(directory_node, name, node),),
+        )
+        if inode.parent is None:
+            self._table.moved(inode, parent, name)
+        inode.lookups += 1
+        self._count.change(1, status.st_size)
+        return inode, status
+
+    def _link_first(self, inode: Inode, parent: Inode, name: bytes, caller: Caller) -> Found:
+        """Give a file from tmpfile() its name: from now on it is in the history, with all its contents."""
+        self._journal.node(parent)
+        source, directory = self._table.pair(inode, parent)
+        contents = self._captures.whole(inode, source)
+        try:
+            os.link(by_fd(source), name, dst_dir_fd=directory, follow_symlinks=True)
+        except OSError:
+            contents.release()
+            raise
+        status = os.fstat(source)
+        inode.unlinked = False
+        self._table.moved(inode, parent, name)
+        self._table.unpin(inode)
+        inode.lookups += 1
+        self._count.change(1, status.st_size)
+        self._journal.created(
+            OpKind.CREATE,
+            caller,
+            inode,
+            status,
+            os.fstat(directory),
+            xattrs=xattrs_of(by_fd(source)),
+            contents=contents,
+        )
+        return inode, status
