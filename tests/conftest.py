@@ -179,9 +179,18 @@ def open_dir(_open_base: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def unmounted(needs_fuse: None, open_dir: Path) -> Iterator[Mounted]:
+def mount_options() -> tuple[str, ...]:
+    """Return what every mount of the test is given; tests/mount/engines.py has marks that replace it."""
+    return ()
+
+
+@pytest.fixture
+def unmounted(
+    needs_fuse: None, open_dir: Path, mount_options: tuple[str, ...]
+) -> Iterator[Mounted]:
     """Make the directories of a mount, for a test that mounts by itself."""
-    place = Mounted(open_dir, open_dir / "state", open_dir / "mnt", open_dir / "store")
+    state_dir, mountpoint, store = (open_dir / name for name in ("state", "mnt", "store"))
+    place = Mounted(open_dir, state_dir, mountpoint, store, mount_options)
     place.state_dir.mkdir()
     place.mountpoint.mkdir()
     yield place

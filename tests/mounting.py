@@ -80,6 +80,7 @@ class Mounted:
     state_dir: Path
     mountpoint: Path
     store: Path
+    options: tuple[str, ...] = ()  # of every mount that is made here, as after -o
 
     def dkfs(self, *args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run dkfs on this store."""
@@ -88,7 +89,8 @@ class Mounted:
     def mount(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Mount, with *options* as mount(8) would pass them after -o; returns when it answers."""
         place = ("mount", self.state_dir, self.mountpoint, "--store", self.store)
-        words = ("-o", ",".join(options)) if options else ()
+        every = (*self.options, *options)
+        words = ("-o", ",".join(every)) if every else ()
         return self.dkfs(*place, "--metrics-addr", "", *words, check=check)
 
     def umount(self) -> None:

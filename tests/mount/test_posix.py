@@ -1,4 +1,4 @@
-"""What an application sees on the mount is what it would see on the backing file system."""
+"""What a mount promises beyond what single calls show: what is recorded when, and where a mount may be."""
 
 import mmap
 import os
@@ -13,12 +13,11 @@ import pytest
 from dkfs.history import content
 from dkfs.history.tree import Tree
 from dkfs.store import Store
-from tests.mount import behaviours_of_rights
-from tests.mount.behaviours import BEHAVIOURS, Behaviour, tried
+from tests.mount.behaviours import tried
+from tests.mount.engines import each_engine
 from tests.mounting import CHECKOUT, Mounted, mounts_below
 
-assert behaviours_of_rights.BEHAVIOURS is BEHAVIOURS  # it has added its own
-pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow, each_engine]
 
 
 @pytest.fixture(autouse=True)
@@ -26,24 +25,6 @@ def _usual_umask() -> Iterator[None]:
     before = os.umask(0o022)
     yield
     os.umask(before)
-
-
-@pytest.fixture
-def shared(unmounted: Mounted) -> Mounted:
-    """Mount for everybody, with everything allowed."""
-    unmounted.mount("allow_other", "suid", "dev")
-    return unmounted
-
-
-@pytest.mark.parametrize("behave", BEHAVIOURS, ids=lambda behave: behave.__name__)
-def test_mount_behaves_as_a_plain_directory(shared: Mounted, behave: Behaviour) -> None:
-    plain, mounted = shared.base / "plain", shared.mountpoint / "plain"
-    plain.mkdir()
-    mounted.mkdir()
-    expected = behave(plain)
-
-    assert behave(mounted) == expected
-    assert os.listdir(shared.mountpoint) == ["plain"]
 
 
 # ---- what is recorded

@@ -1,0 +1,134 @@
+"""Every call on every kind of path, by root, an owner and a stranger: the mount says what a plain directory says."""
+
+import os
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mount import behaviours_of_rights, posix_sticky, posix_times
+from tests.mount.behaviours import BEHAVIOURS, Behaviour, Seen
+from tests.mount.engines import each_engine, each_way
+from tests.mount.posix_attributes import ATTRIBUTES
+from tests.mount.posix_naming import NAMING
+from tests.mount.posix_opening import OPENING
+from tests.mount.posix_scene import PATHS, USERS, Call, build, remains
+from tests.mount.posix_scene import answers as answers_of
+from tests.mounting import Mounted
+
+assert behaviours_of_rights.BEHAVIOURS is BEHAVIOURS  # it has added its own
+pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
+
+TABLES = {"opening": OPENING, "naming": NAMING, "attributes": ATTRIBUTES}
+Answers = dict[str, object]
+
+# What is not as on a plain directory, and why.
+KNOWN = {
+    # The kernel asks nobody whether the size is possible: that the backing file system refuses it is
+    # known when what a truncation takes away is gone.
+    r"f?truncate 2\^62: left: b'/(suid|setgid/in)'": "(set-id bits)",
+    # Linux tells a daemon of both in the same words: a chown to nobody, and a write that takes set-id bits.
+    r"l?chown -1, -1: other: b'(setgid/in|suid|sgid)'": "(set-id bits)",
+    r"chown -1 -1: file": "(ctime)",
+    # The kernel knows the size, and does not ask for what lies behind it.
+    r"read nothing: file": "(atime)",
+}
+# pyfuse3 knows no flags of setxattr but one at a time.
+KNOWN_OF_PYFUSE3 = {r"setxattr both: ": "(both flags)"}
+
+
+@pytest.fixture(autouse=True)
+def _usual_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def shared(unmounted: Mounted) -> Mounted:
+    """Mount for everybody, with everything allowed."""
+    unmounted.mount("allow_other", "suid", "dev")
+    return unmounted
+
+
+def compare(place: Mounted, name: str, expected: Answers, found: Answers) -> list[str]:
+    """Return a line for each answer that is not as expected, and not known to differ."""
+    known = KNOWN | (KNOWN_OF_PYFUSE3 if "engine=pyfuse3" in place.options else {})
+    lines = (
+        f"{name}{key}: {found.get(key)!r}, expected {expected.get(key)!r}"
+        for key in (expected | found)
+        if expected.get(key) != found.get(key)
+    )
+    return [line for line in lines if not any(re.match(pattern, line) for pattern in known)]
+
+
+@each_way
+def test_mount_behaves_as_a_plain_directory(shared: Mounted) -> None:
+    wrong = []
+    for behave in BEHAVIOURS:
+        expected, found = (
+            seen(behave, top / behave.__name__) for top in (shared.base, shared.mountpoint)
+        )
+        if found != expected:
+            wrong.append(f"{behave.__name__}: {found}, expected {expected}")
+
+    assert not wrong, "\n".join(wrong)
+    assert set(os.listdir(shared.mountpoint)) == {behave.__name__ for behave in BEHAVIOURS}
+
+
+def seen(behave: Behaviour, top: Path) -> Seen:
+    """Return what *behave* sees in the new directory *top*; how it failed, if it did."""
+    os.umask(0o022)
+    top.mkdir()
+    try:
+        return behave(top)
+    except OSError:
+        return traceback.format_exc()
+
+
+def answered(top: Path, call: Call) -> tuple[Answers, Answers]:
+    """Return what *call* answers for each user and path, and what is there afterwards."""
+    scene = build(top)
+    answers = {
+        f"{user.name}: {path[:60]!r}": answer
+        for user in USERS
+        for path, answer in zip(PATHS, answers_of(user, scene, call, PATHS), strict=True)
+    }
+    return answers, {f"left: {path!r}": what for path, what in remains(scene).items()}
+
+
+@each_engine
+@pytest.mark.parametrize("table", TABLES)
+def test_every_call_is_answered_as_by_a_plain_directory(shared: Mounted, table: str) -> None:
+    wrong = []
+    for number, (name, call) in enumerate(TABLES[table].items()):
+        answers, left = answered(shared.base / "plain" / str(number), call)
+        answers_here, left_here = answered(shared.mountpoint / str(number), call)
+        # What is left is told only where the answers do not tell it.
+        wrong += compare(shared, f"{name}: ", answers, answers_here) or compare(
+            shared, f"{name}: ", left, left_here
+        )
+
+    assert not wrong, "\n".join(wrong)
+
+
+@each_way
+def test_every_call_moves_the_times_that_it_moves_in_a_plain_directory(shared: Mounted) -> None:
+    expected, found = (
+        posix_times.moved_by_each(top / "times") for top in (shared.base, shared.mountpoint)
+    )
+    wrong = compare(shared, "", expected, found)
+
+    assert not wrong, "\n".join(wrong)
+
+
+@each_engine
+def test_sticky_directories_protect_whom_they_protect_in_a_plain_directory(shared: Mounted) -> None:
+    expected, found = (
+        posix_sticky.answers(top / "sticky") for top in (shared.base, shared.mountpoint)
+    )
+    wrong = compare(shared, "", expected, found)
+
+    assert not wrong, "\n".join(wrong)
