@@ -28,6 +28,9 @@ _libc.renameat2.argtypes = (
     ctypes.c_char_p,
     ctypes.c_int,
     ctypes.c_char_p,
+_FICLONERANGE = 0x4020940D  # linux/fs.h
+_TIMESTAMP = struct.Struct("=qI")
+_CLONE_RANGE = struct.Struct("=qQQQ")  # struct file_clone_range: fd, offset, length, offset there
     ctypes.c_uint,
 )
 
@@ -37,23 +40,13 @@ def rename(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> No
     if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     if flags == 0:
+_libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
         os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
     elif _libc.renameat2(old_dir, old, new_dir, new, flags) != 0:
         code = ctypes.get_errno()
-_libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
         raise OSError(code, os.strerror(code))
 
 
-def by_fd(fd: int) -> bytes:
-    """Return a path that names what *fd* holds, whatever its name is now; also for O_PATH fds."""
-    return b"/proc/self/fd/%d" % fd
-
-
-def identity(fd: int) -> bytes:
-    """Return what tells one incarnation of a directory from another: inode and time of birth.
-
-    A file system that keeps no time of birth gives the inode alone.
-    """
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """Change the space of a file as fallocate(2), the system call; raises OSError."""
     if _libc.fallocate64(fd, mode, offset, length) != 0:
@@ -73,6 +66,16 @@ def born(fd: int) -> int | None:
     """Return the time of birth in ns since the epoch; None if the file system keeps none."""
     stamp = _birth(fd)
     if not stamp:
+def by_fd(fd: int) -> bytes:
+    """Return a path that names what *fd* holds, whatever its name is now; also for O_PATH fds."""
+    return b"/proc/self/fd/%d" % fd
+
+
+def identity(fd: int) -> bytes:
+    """Return what tells one incarnation of a directory from another: inode and time of birth.
+
+    A file system that keeps no time of birth gives the inode alone.
+    """
         return None
     seconds, nanoseconds = _TIMESTAMP.unpack(stamp)
     return int(seconds * 1_000_000_000 + nanoseconds)
