@@ -62,6 +62,10 @@ class Attributes:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return status
 
+    def born(self, inode: Inode) -> int | None:
+        """Return the time of birth in ns since the epoch, None if there is none; raises OSError."""
+        return born(self._table.fd(inode))
+
     def set(
         self,
         inode: Inode,
@@ -71,10 +75,6 @@ class Attributes:
         *,
         kill: bool | None = None,
     ) -> os.stat_result:
-    def born(self, inode: Inode) -> int | None:
-        """Return the time of birth in ns since the epoch, None if there is none; raises OSError."""
-        return born(self._table.fd(inode))
-
         """Change attributes, through handle *number* if there is one; return the new status.
 
         *kill*, of a truncation: see privileges.drop().  Raises OSError.

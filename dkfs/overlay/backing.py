@@ -21,6 +21,9 @@ _STATX_SIZE = 256  # bytes, of struct statx: linux/stat.h
 _STATX_BTIME_AT = 80  # offset of stx_btime: struct statx_timestamp {s64 sec; u32 nsec; s32 pad}
 
 _HANDLE = struct.Struct("=Ii")  # struct file_handle, without the handle: its length and type
+_FICLONERANGE = 0x4020940D  # linux/fs.h
+_TIMESTAMP = struct.Struct("=qI")
+_CLONE_RANGE = struct.Struct("=qQQQ")  # struct file_clone_range: fd, offset, length, offset there
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.renameat2.argtypes = (
@@ -28,11 +31,9 @@ _libc.renameat2.argtypes = (
     ctypes.c_char_p,
     ctypes.c_int,
     ctypes.c_char_p,
-_FICLONERANGE = 0x4020940D  # linux/fs.h
-_TIMESTAMP = struct.Struct("=qI")
-_CLONE_RANGE = struct.Struct("=qQQQ")  # struct file_clone_range: fd, offset, length, offset there
     ctypes.c_uint,
 )
+_libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def rename(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
@@ -40,7 +41,6 @@ def rename(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> No
     if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     if flags == 0:
-_libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
         os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
     elif _libc.renameat2(old_dir, old, new_dir, new, flags) != 0:
         code = ctypes.get_errno()
@@ -59,13 +59,6 @@ def clone_range(source: int, offset: int, target: int, target_offset: int, lengt
     fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, offset, length, target_offset))
 
 
-    return b"%d:%s" % (os.fstat(fd).st_ino, _birth(fd).hex().encode())
-
-
-def born(fd: int) -> int | None:
-    """Return the time of birth in ns since the epoch; None if the file system keeps none."""
-    stamp = _birth(fd)
-    if not stamp:
 def by_fd(fd: int) -> bytes:
     """Return a path that names what *fd* holds, whatever its name is now; also for O_PATH fds."""
     return b"/proc/self/fd/%d" % fd
@@ -76,6 +69,13 @@ def identity(fd: int) -> bytes:
 
     A file system that keeps no time of birth gives the inode alone.
     """
+    return b"%d:%s" % (os.fstat(fd).st_ino, _birth(fd).hex().encode())
+
+
+def born(fd: int) -> int | None:
+    """Return the time of birth in ns since the epoch; None if the file system keeps none."""
+    stamp = _birth(fd)
+    if not stamp:
         return None
     seconds, nanoseconds = _TIMESTAMP.unpack(stamp)
     return int(seconds * 1_000_000_000 + nanoseconds)

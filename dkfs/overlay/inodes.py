@@ -308,6 +308,15 @@ class InodeTable:
             parent.children -= 1
             self._drop_if_unused(parent)
 
+    def nameless(self, fd: int, status: os.stat_result) -> Inode:
+        """Return the new inode that *fd*, an O_PATH one, is to hold: it has no name."""
+        number = self.number(status)
+        inode = self._by_id[number] = Inode(number, status)
+        inode.fd = fd
+        inode.pinned = inode.unlinked = True
+        self.pinned += 1
+        return inode
+
     # References
 
     def forget(self, inode: Inode, lookups: int) -> None:
@@ -324,15 +333,6 @@ class InodeTable:
                 return
             self._drop(inode)
             parent, inode.parent = inode.parent, None
-    def nameless(self, fd: int, status: os.stat_result) -> Inode:
-        """Return the new inode that *fd*, an O_PATH one, is to hold: it has no name."""
-        number = self.number(status)
-        inode = self._by_id[number] = Inode(number, status)
-        inode.fd = fd
-        inode.pinned = inode.unlinked = True
-        self.pinned += 1
-        return inode
-
             if parent is None:
                 return
             parent.children -= 1
