@@ -1,4 +1,4 @@
-"""Measure dkfs beside the raw directory and a plain pass-through, all in one run; then how small histories are.
+"""Measure dkfs beside the raw directory and other file systems, all in one run; then how small histories are.
 
 The second part is `python -m bench.saving`, which compares with borg, restic, bup, rdiff-backup and git. Every number names its engine and io mode.  Close other programs first, and do not believe a --quick run.
 
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench import machine, results
-from bench.peers import PEERS, BenchError, Peer, workshop
+from bench.peer import BenchError, Peer, workshop
+from bench.peers import PEERS
 from bench.plot import draw
 from bench.profiling import profile
 from bench.run import measure
@@ -38,7 +39,8 @@ def main() -> int:
         return saving.main(["--list"])
     level = Level.TINY if args.tiny else Level.QUICK if args.quick else Level.FULL
     kinds = _chosen(WORKLOADS, args.profile or args.only)
-    peers = _chosen(PEERS, args.peers)
+    usual = tuple(peer for peer in PEERS if peer.usual)
+    peers = _chosen(PEERS, args.peers) if args.peers else list(usual)
     if not kinds and not args.profile and saving.is_named(args.only):
         return saving.main(_words(args))
     if not kinds or not peers:
@@ -46,7 +48,7 @@ def main() -> int:
     try:
         with workshop(args.dir) as base, workshop(_MEMORY if _MEMORY.is_dir() else None) as made:
             if args.profile:
-                print(profile(kinds[0], base=base, materials=made, level=level))
+                print(profile(kinds[0], peers[-1], base=base, materials=made, level=level))
                 return 0
             status = _measure(args, base, made, level, kinds, peers)
     except BenchError as exc:
@@ -82,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--results", type=Path, default=_RESULTS, metavar="DIR", help="keep the results there")
     add("--dir", type=Path, help="work in a new directory in DIR (the one for temporary files)")
     add("--plot", action="store_true", help="write NAME.svg beside the results")
-    add("--profile", metavar="WORKLOAD", help="run it once on dkfs under py-spy instead")
+    add("--profile", metavar="WORKLOAD", help="run it once under py-spy, on the last peer")
     add("--list", action="store_true", help="list the workloads")
     return parser
 
@@ -131,7 +133,7 @@ def _measure(
     name = args.name or time.strftime("%Y%m%d-%H%M%S-", time.gmtime(started)) + str(about["commit"])
     kept = args.results / f"{name}.json"
     results.write(kept, {"name": name, **about}, measured)
-    print(results.table(measured, peers))
+    print(f"{results.table(measured, peers)}\n\n{results.verdict_table(measured)}\n")
     print(
         f"median (best) of {args.repetitions}; shares are of raw's median; {_caution(level)}{kept}"
     )

@@ -32,6 +32,12 @@ class History:
         assert isinstance(last, int)
         return Seq(last)
 
+    def known(self) -> int:
+        """Return how many inodes the daemon knows."""
+        known = control.request(self._path, {"command": "status"})["inodes"]
+        assert isinstance(known, int)
+        return known
+
     def open(self) -> Store:
         """Return the store for reading, a context manager."""
         return Store.open(self._path, writable=False)

@@ -8,14 +8,15 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench.peers import CHECKOUT
+from bench.peer import CHECKOUT
 from dkfs import __version__
 
+_BUSY_MOST = 0.05  # of the processors, in the second before the run
 _PACKAGES = ("pyfuse3", "trio", "lmdb", "blake3", "zstandard")
 _LOAD_MOST = 0.5
 _CREATE_MOST_US = 60.0  # 18 on an idle ext4
 _PROBED = 1000  # files
-_PROGRAMS = ("fusermount3", "git", "tar", "gcc", "make")
+_PROGRAMS = ("fusermount3", "bindfs", "fuse-overlayfs", "git", "tar", "gcc", "make", "npm")
 
 
 def machine(place: Path) -> dict[str, object]:
@@ -33,6 +34,7 @@ def machine(place: Path) -> dict[str, object]:
         "filesystem": _output("stat", "--file-system", "--format=%T", os.fspath(place)),
         "create_us": create_us(place),
         "load_before": os.getloadavg()[0],
+        "busy_before": busy(),
     }
 
 
@@ -41,12 +43,27 @@ def doubts(found: dict[str, object]) -> list[str]:
     said = []
     if (load := float(str(found["load_before"]))) > _LOAD_MOST:
         said.append(f"the machine is busy, its load is {load:.1f}")
+    if (share := float(str(found["busy_before"]))) > _BUSY_MOST:
+        said.append(f"others use {share:.0%} of the processors")
     if (create := float(str(found["create_us"]))) > _CREATE_MOST_US:
         said.append(
             f"creating a file takes {create:.0f} us: many were deleted in the last minutes, or the"
             " disk is busy"
         )
     return said
+
+
+def busy() -> float:
+    """Return what share of the processors is in use during a second."""
+    before = _ticks()
+    time.sleep(1)
+    ticks = [after - earlier for after, earlier in zip(_ticks(), before, strict=True)]
+    idle = ticks[3] + ticks[4]  # and waiting for a disk
+    return 1 - idle / sum(ticks)
+
+
+def _ticks() -> list[int]:
+    return [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
 
 
 def create_us(place: Path) -> float:

@@ -1,5 +1,7 @@
-"""What the programs work on: a source tree, a repository of it, a C project; made once in a run."""
+"""What the programs work on: a source tree, a repository of it, packages for npm, a C project; made once in a run."""
 
+import io
+import json
 import shutil
 import sysconfig
 import tarfile
@@ -12,6 +14,7 @@ from bench.workload import program
 TREE_COPIES = (4, 1, 1)
 _COMMITS = 8
 _CHANGED = 40  # files in each commit
+_PACKAGE_FILES = 20
 
 
 def tree(where: Path, copies: int) -> Path:
@@ -72,6 +75,37 @@ def repository(where: Path, copies: int) -> Path:
     program("git", "clone", "-q", "--bare", work, bare)
     program("git", "repack", "-a", "-d", "-q", cwd=bare)
     return bare
+
+
+def packages(where: Path, count: int) -> Path:
+    """Return a directory of *count* packages as npm packs them, without dependencies."""
+    top = where / f"packages{count}"
+    if top.exists():
+        return top
+    unfinished = where / "unfinished"
+    unfinished.mkdir()
+    for index in range(count):
+        about = {"name": f"package{index}", "version": "1.0.0", "main": "file0.js"}
+        with tarfile.open(unfinished / f"package{index}.tgz", "w:gz", compresslevel=1) as tar:
+            _add(tar, "package/package.json", json.dumps(about))
+            for file in range(_PACKAGE_FILES):
+                lines = (f"exports.f{line} = x => x + {index * line};\n" for line in range(80))
+                _add(tar, f"package/{'lib/' if file % 2 else ''}file{file}.js", "".join(lines))
+    unfinished.rename(top)
+    return top
+
+
+def _add(tar: tarfile.TarFile, name: str, text: str) -> None:
+    about = tarfile.TarInfo(name)
+    about.size = len(text)
+    tar.addfile(about, io.BytesIO(text.encode()))
+
+
+def write_npm_project(place: Path, packed: Path) -> None:
+    """Write a project that depends on all packages in *packed*."""
+    files = {path.stem: f"file:{path}" for path in packed.iterdir()}
+    about = {"name": "project", "version": "1.0.0", "private": True, "dependencies": files}
+    (place / "package.json").write_text(json.dumps(about))
 
 
 def write_c_project(place: Path, count: int) -> None:

@@ -1,171 +1,52 @@
-"""What is compared: each peer is a class that offers a directory to work in, and takes it away again.
+"""What is compared, side by side: the directory itself, file systems that record nothing, and dkfs.
 
-To add one: subclass Mounted, say how it is mounted in _mount(), add it to PEERS.
+To add one: subclass Foreground or Mounted, say how it is mounted, add it to PEERS.
 """
 
-import ctypes
 import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar, Self
 
+from bench.building import built
 from bench.history import History
+from bench.peer import CHECKOUT, BenchError, Mounted, Peer, Raw, is_mount_point
 from dkfs.daemon import control
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-_PATIENCE_S = 60.0
-_MNT_DETACH = 2
+_PATIENCE_S = 20.0
 
 
-class BenchError(Exception):
-    """The bench cannot go on, or what was measured did not happen."""
-
-
-class Peer(ABC):
-    """A directory to work in."""
-
-    name: ClassVar[str]
-    engine: ClassVar[str]
-    io: ClassVar[str]  # dkfs's io mode; for others how data goes
-    records: ClassVar[bool] = False  # whether there is a history, to be complete
-
-    def __init__(self, base: Path) -> None:
-        """Use *base*, a new directory of this peer's own, for everything."""
-        self.base = base
-        self.backing = base / "backing"
-        self.backing.mkdir(parents=True)
-        self.directory = self.backing  # where the workload works
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:  # noqa: B027 - a directory needs nothing
-        """Leave nothing mounted or running."""
-
-    @property
-    def label(self) -> str:
-        """Name, engine and io mode: what a number is to be shown with."""
-        return f"{self.name} ({self.engine}, {self.io})"
-
-    @property
-    def pid(self) -> int | None:
-        """The daemon; None if there is none."""
-        return None
-
-    @property
-    def history(self) -> History:
-        """What the peer recorded; only of one that records."""
-        raise BenchError(f"{self.name} records nothing")
-
-    def cpu_s(self) -> float:
-        """Return the CPU seconds that the daemon has used."""
-        if self.pid is None:
-            return 0.0
-        fields = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def rss_mib(self) -> float:
-        """Return the resident memory of the daemon."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise BenchError(f"{self.name}: process {self.pid} has no memory")
-
-
-class Raw(Peer):
-    """The directory itself."""
-
-    name = "raw"
-    engine = "none"
-    io = "direct"
-
-
-class Mounted(Peer):
-    """A FUSE mount of the backing directory."""
+class Foreground(Mounted):
+    """A daemon that stays in the foreground, and ends when it is unmounted."""
 
     def __init__(self, base: Path) -> None:
         super().__init__(base)
-        self.directory = base / "mnt"
-        self.directory.mkdir()
-        self._pid: int | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """See Peer."""
-        return self._pid
-
-    def __enter__(self) -> Self:
-        try:
-            self._pid = self._mount()
-            if not os.path.ismount(self.directory):
-                raise BenchError(f"{self.name}: nothing is mounted on {self.directory}")
-        except BaseException:
-            self._take_away()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._unmount()
-        finally:
-            self._take_away()
+        self._process: subprocess.Popen[bytes] | None = None
 
     @abstractmethod
-    def _mount(self) -> int:
-        """Mount on self.directory; return the pid of the daemon when the mount answers."""
-
-    @abstractmethod
-    def _unmount(self) -> None:
-        """Unmount as a user would; raises CalledProcessError."""
-
-    def _take_away(self) -> None:
-        """Detach the mount and end the daemon, whatever their state."""
-        while _is_mount_point(self.directory):
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.umount2(os.fsencode(self.directory), _MNT_DETACH):
-                subprocess.run(["fusermount3", "-u", "-z", self.directory], check=True)
-        if self._pid is not None and not _ended(self._pid, within_s=5.0):
-            os.kill(self._pid, signal.SIGKILL)
-            _ended(self._pid, within_s=_PATIENCE_S)
-        self._pid = None
-
-
-class Passthrough(Mounted):
-    """bench.passthrough: a plain pass-through of pyfuse3."""
-
-    name = "passthrough"
-    engine = "pyfuse3"
-    io = "cached"
-
-    def __init__(self, base: Path) -> None:
-        super().__init__(base)
-        self._process: subprocess.Popen[str] | None = None
+    def command(self) -> list[str | Path]:
+        """Return what to run; raises BenchError if it is not there."""
 
     def _mount(self) -> int:
-        with open(self.base / "log", "w", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bench.passthrough", self.backing, self.directory],
+        with open(self.base / "log", "wb") as log:
+            self._process = subprocess.Popen(
+                self.command(),
                 cwd=CHECKOUT,
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=log,
                 stderr=log,
-                text=True,
             )
-        self._process = process
-        assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            process.wait()
-            raise BenchError(f"passthrough: {(self.base / 'log').read_text().strip()}")
-        return process.pid
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while not is_mount_point(self.directory):
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                raise BenchError(f"{self.name}: {(self.base / 'log').read_text().strip()}")
+            time.sleep(0.005)
+        os.listdir(self.directory)  # it answers
+        return self._process.pid
 
     def _unmount(self) -> None:
         subprocess.run(["fusermount3", "-u", self.directory], check=True)
@@ -173,8 +54,62 @@ class Passthrough(Mounted):
     def _take_away(self) -> None:
         super()._take_away()
         if self._process is not None:
-            self._process.communicate()
+            self._process.kill()
+            self._process.wait()
             self._process = None
+
+
+class PassthroughC(Foreground):
+    """passthrough.c: the ceiling for a file system that sees every operation."""
+
+    name = "passthrough-c"
+    engine = "C"
+    io = "cached"
+
+    def command(self) -> list[str | Path]:
+        """See Foreground."""
+        return [built("passthrough"), self.backing, self.directory]
+
+
+class Bindfs(Foreground):
+    """Debian's bindfs, as it is without options."""
+
+    name = "bindfs"
+    engine = "libfuse"
+    io = "cached"
+
+    def command(self) -> list[str | Path]:
+        """See Foreground."""
+        return [_installed("bindfs"), "-f", self.backing, self.directory]
+
+
+class FuseOverlayfs(Foreground):
+    """Debian's fuse-overlayfs: an empty lower directory, the backing directory above it."""
+
+    name = "fuse-overlayfs"
+    engine = "libfuse"
+    io = "cached"
+
+    def command(self) -> list[str | Path]:
+        """See Foreground."""
+        lower, work = self.base / "lower", self.base / "work"
+        lower.mkdir()
+        work.mkdir()
+        options = f"lowerdir={lower},upperdir={self.backing},workdir={work},allow_other"
+        return [_installed("fuse-overlayfs"), "-f", "-o", options, self.directory]
+
+
+class Passthrough(Foreground):
+    """passthrough.py: a plain pass-through of pyfuse3; only when it is asked for."""
+
+    name = "passthrough"
+    engine = "pyfuse3"
+    io = "cached"
+    usual = False
+
+    def command(self) -> list[str | Path]:
+        """See Foreground."""
+        return [sys.executable, "-m", "bench.passthrough", self.backing, self.directory]
 
 
 class Dkfs(Mounted):
@@ -203,25 +138,43 @@ class Dkfs(Mounted):
             *("--metrics-addr", "", "--log-file", log),
             log=log,
         )
-        return _number(control.request(self.store, {"command": "status"})["pid"])
+        status = control.request(self.store, {"command": "status"})
+        for word in ("engine", "io"):
+            if status.get(word, getattr(self, word)) != getattr(self, word):
+                raise BenchError(f"{self.name}: {word} is {status[word]}: {log.read_text()}")
+        pid = status["pid"]
+        assert isinstance(pid, int)
+        return pid
 
     def _unmount(self) -> None:
         _dkfs("umount", self.directory)
 
 
-PEERS: tuple[type[Peer], ...] = (Raw, Passthrough, Dkfs)
+class DkfsKernel(Dkfs):
+    """dkfs with its own engine."""
+
+    name = "dkfs-kernel"
+    engine = "kernel"
 
 
-@contextmanager
-def workshop(parent: Path | None) -> Iterator[Path]:
-    """Make a directory for a run; nothing of it is left afterwards."""
-    base = Path(tempfile.mkdtemp(prefix="dkfs-bench-", dir=parent))
-    try:
-        yield base
-    finally:
-        if any(point.is_relative_to(base) for point in _mount_points()):
-            raise BenchError(f"{base} is kept: something in it is still mounted")
-        shutil.rmtree(base)
+class DkfsHybrid(DkfsKernel):
+    """The same, what is only read by kernel passthrough."""
+
+    name = "dkfs-hybrid"
+    io = "hybrid"
+
+
+class DkfsCheckpoint(DkfsKernel):
+    """The same, reads and writes by kernel passthrough."""
+
+    name = "dkfs-checkpoint"
+    io = "checkpoint"
+
+
+PEERS: tuple[type[Peer], ...] = (
+    *(Raw, PassthroughC, Bindfs, FuseOverlayfs, Passthrough),
+    *(Dkfs, DkfsKernel, DkfsHybrid, DkfsCheckpoint),
+)
 
 
 def _dkfs(*words: str | Path, log: Path | None = None) -> None:
@@ -244,27 +197,8 @@ def _environment() -> dict[str, str]:
     return {**own, "PYTHONPATH": os.fspath(CHECKOUT)}
 
 
-def _number(value: object) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _mount_points() -> list[Path]:
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    escaped = (line.split(b" ")[4] for line in lines)
-    return [Path(os.fsdecode(p.decode("unicode_escape").encode("latin-1"))) for p in escaped]
-
-
-def _is_mount_point(directory: Path) -> bool:
-    return directory in _mount_points()  # ismount() fails where the daemon is dead
-
-
-def _ended(pid: int, *, within_s: float) -> bool:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([pidfd], [], [], within_s)[0])
-    finally:
-        os.close(pidfd)
+def _installed(program: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise BenchError(f"{program} is not installed")
+    return found

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.peers import BenchError, Peer, Raw
+from bench.peer import BenchError, Peer, Raw
 from bench.results import Measured
 
 

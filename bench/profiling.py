@@ -1,4 +1,4 @@
-"""Where the daemon spends its time during one workload, by py-spy."""
+"""Where a daemon in Python spends its time during one workload, by py-spy."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers import BenchError, Dkfs
+from bench.peer import BenchError, Peer
 from bench.run import sample
 from bench.workload import Level, Workload
 
@@ -18,11 +18,13 @@ _RATE_HZ = 400
 _SHOWN = 25
 
 
-def profile(kind: type[Workload], *, base: Path, materials: Path, level: Level) -> str:
-    """Run *kind* once on dkfs under py-spy; return the functions that took the time."""
+def profile(
+    kind: type[Workload], on: type[Peer], *, base: Path, materials: Path, level: Level
+) -> str:
+    """Run *kind* once on a peer under py-spy; return the functions that took the time."""
     workload = kind(level, materials)
     stacks = base / "stacks"
-    peer = Dkfs(base / "dkfs")
+    peer = on(base / on.name)
     workload.populate(peer.backing)
     with peer:
         taken = sample(workload, peer, 0, observed=_spying(peer, stacks))
@@ -31,7 +33,7 @@ def profile(kind: type[Workload], *, base: Path, materials: Path, level: Level) 
 
 
 @contextmanager
-def _spying(peer: Dkfs, stacks: Path) -> Iterator[None]:
+def _spying(peer: Peer, stacks: Path) -> Iterator[None]:
     """Write into *stacks* what the daemon of *peer* does meanwhile."""
     words = [_py_spy(), "record", "--pid", str(peer.pid), "--rate", str(_RATE_HZ), "--threads"]
     words += ["--nonblocking", "--format", "raw", "--output", os.fspath(stacks)]

@@ -1,16 +1,16 @@
-"""What was measured: best, median, ratio to the raw directory, targets; as a table and as JSON."""
+"""What was measured: best, median, ratio to the raw directory, targets; as tables and as JSON."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench.peers import Peer, Raw
-from bench.workload import Workload, median
+from bench.peer import Peer, Raw
+from bench.workload import KERNEL, Target, Workload, median
 
-FORMAT = 1  # of the JSON
-JUDGED = "dkfs"  # the peer that the targets are for
+FORMAT = 2  # of the JSON
+_TO_BE_BEHIND = "bindfs"  # records nothing, and is to be slower than dkfs all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,22 @@ class Sample:
     wall_s: float  # of run(), what it prepares included
     settle_s: float  # after run(), until everything was in the history
     daemon_cpu_s: float  # of the daemon, settling included
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a peer reached a target."""
+
+    target: Target
+    peer: str
+    value: float | None  # in the workload's unit, or as a share; None: nothing was measured
+    reached: bool
+
+    def as_json(self) -> dict[str, object]:
+        """Return it for the file."""
+        bound, of, _ = self.target
+        judged = {"by": self.peer, "value": self.value, "reached": self.reached}
+        return {"bound": bound, "of": of, **judged}
 
 
 @dataclass(slots=True)
@@ -51,29 +67,42 @@ class Measured:
 
     def of_raw(self, peer: str) -> float | None:
         """Return the median as a share of the raw directory's; None if one is missing."""
-        mine, raw = self.median(peer), self.median(Raw.name)
-        return mine / raw if mine is not None and raw else None
+        return self.share(peer, Raw.name)
 
-    def reached(self) -> bool | None:
-        """Return whether the target is reached; None if there is none, or nothing to judge."""
-        target = self.kind.target
-        if target is None or self.errors.get(JUDGED):
-            return None if target is None else False
-        value = self.of_raw(JUDGED) if target.of_raw else self.median(JUDGED)
-        if value is None:
-            return None
-        return value >= target.bound if self.kind.more_is_better else value <= target.bound
+    def share(self, peer: str, other: str) -> float | None:
+        """Return the median of *peer* as a share of the *other*'s; None if one is missing."""
+        mine, theirs = self.median(peer), self.median(other)
+        return mine / theirs if mine is not None and theirs else None
+
+    def verdicts(self) -> Iterator["Verdict"]:
+        """Judge every target that there is something to judge by."""
+        measured = {peer.name for peer in self.peers}
+        targets = list(self.kind.targets)
+        if targets and not self.kind.records_only:
+            targets.append(Target(1.0, _TO_BE_BEHIND, (KERNEL,)))
+        for target in targets:
+            for peer in target.by:
+                if peer in measured and (target.of is None or target.of in measured):
+                    yield self._judge(target, peer)
+
+    def _judge(self, target: Target, peer: str) -> "Verdict":
+        value = self.median(peer) if target.of is None else self.share(peer, target.of)
+        if value is None or self.errors.get(peer):
+            return Verdict(target, peer, None, reached=False)
+        more = self.kind.more_is_better
+        reached = value >= target.bound if more else value <= target.bound
+        return Verdict(target, peer, value, reached=reached)
 
     def as_json(self) -> dict[str, object]:
         """Return it for the file."""
-        kind, target = self.kind, self.kind.target
+        kind = self.kind
         return {
             "name": kind.name,
             "title": kind.title,
             "unit": kind.unit,
             "more_is_better": kind.more_is_better,
-            "target": {"bound": target.bound, "kind": target.kind} if target else None,
-            "reached": self.reached(),
+            "backing": "tmpfs" if kind.in_memory else "disk",
+            "targets": [verdict.as_json() for verdict in self.verdicts()],
             "peers": [self._peer_as_json(peer) for peer in self.peers],
         }
 
@@ -100,12 +129,29 @@ def write(path: Path, about: dict[str, object], measured: Sequence[Measured]) ->
 
 
 def table(measured: Sequence[Measured], peers: Sequence[type[Peer]]) -> str:
-    """Return what is shown."""
+    """Return every number."""
     names = {peer: f"{peer.name} ({peer.engine}, {peer.io})" for peer in peers}
-    rows = [["workload", "unit", *names.values(), "target", ""]]
+    rows = [["workload", "unit", *names.values()]]
     for item in measured:
-        cells = [_cell(item, peer) for peer in peers]
-        rows.append([item.kind.name, item.kind.unit, *cells, _target(item), _verdict(item)])
+        name = f"{item.kind.name} (tmpfs)" if item.kind.in_memory else item.kind.name
+        rows.append([name, item.kind.unit, *(_cell(item, peer) for peer in peers)])
+    return _aligned(rows)
+
+
+def verdict_table(measured: Sequence[Measured]) -> str:
+    """Return every target, and whether it is reached."""
+    rows = [["workload", "peer", "to reach", "reached", ""]]
+    for item in measured:
+        for verdict in item.verdicts():
+            value = "-" if verdict.value is None else _in_words(item, verdict.target, verdict.value)
+            wanted = _in_words(item, verdict.target, verdict.target.bound)
+            sign = ">=" if item.kind.more_is_better else "<="
+            judged = "REACHED" if verdict.reached else "NOT REACHED"
+            rows.append([item.kind.name, verdict.peer, f"{sign} {wanted}", value, judged])
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
@@ -129,21 +175,10 @@ def _share(kind: type[Workload], share: float) -> str:
     return f"{share:.0%}" if kind.more_is_better else f"{share:.2f}x"
 
 
-def _target(item: Measured) -> str:
-    target = item.kind.target
-    if target is None:
-        return ""
-    sign = ">=" if item.kind.more_is_better else "<="
-    if target.of_raw:
-        return f"{sign} {_share(item.kind, target.bound)} of raw"
-    return f"{sign} {number(target.bound)} {item.kind.unit}"
-
-
-def _verdict(item: Measured) -> str:
-    reached = item.reached()
-    if item.kind.target is None or reached is None:
-        return ""
-    return "reached" if reached else "NOT REACHED"
+def _in_words(item: Measured, target: Target, value: float) -> str:
+    if target.of is None:
+        return f"{number(value)} {item.kind.unit}"
+    return f"{_share(item.kind, value)} of {target.of}"
 
 
 def number(value: float) -> str:

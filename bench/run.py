@@ -1,6 +1,7 @@
 """Runs workloads on peers, the repetitions interleaved, so that all meet the same machine."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from bench.history import IncompleteError
-from bench.peers import BenchError, Peer
+from bench.peer import BenchError, Peer
 from bench.results import Measured, Sample
 from bench.workload import Level, Stopwatch, Workload
 from dkfs.errors import DkfsError
@@ -30,10 +31,19 @@ def measure(
     repetitions: int,
     say: Callable[[str], None],
 ) -> Iterator[Measured]:
-    """Yield what each workload measured; works in *base*, with what is in or goes to *materials*."""
+    """Yield what each workload measured; works in *base*, with what is in or goes to *materials*.
+
+    What is not to touch a disk works in *materials* too, which is on tmpfs if there is one.
+    """
     for kind in kinds:
-        place = base / kind.name
-        own = [peer for peer in peers if peer.records or not kind.records_only]
+        place = (materials if kind.in_memory else base) / kind.name
+        own = [
+            peer
+            for peer in peers
+            if (peer.records or not kind.records_only) and peer.name not in kind.not_on
+        ]
+        if not own:
+            continue
         measured = Measured(kind, tuple(own))
         workload = kind(level, materials)
         with ExitStack() as stack:
@@ -42,7 +52,10 @@ def measure(
                 for peer in mounted:
                     say(f"{kind.name}: {peer.label}, {repetition + 1}")
                     _repeat(workload, peer, repetition, measured)
-        _make_room(place)
+        if kind.in_memory:
+            shutil.rmtree(place)
+        else:
+            _make_room(place)
         yield measured
 
 

@@ -9,7 +9,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
-from bench.peers import BenchError, Peer
+from bench.building import built
+from bench.peer import BenchError, Peer
 
 
 class Level(IntEnum):
@@ -20,16 +21,35 @@ class Level(IntEnum):
     TINY = 2  # for tests: everything happens, once or twice
 
 
+# The peers that targets are for, by their names; see peers.py.
+PYFUSE3 = "dkfs"
+KERNEL = "dkfs-kernel"
+HYBRID = "dkfs-hybrid"
+CHECKPOINT = "dkfs-checkpoint"
+KERNELS = (KERNEL, HYBRID, CHECKPOINT)
+
+
 class Target(NamedTuple):
-    """What dkfs is to reach, by the median."""
+    """What some peers are to reach, by the median."""
 
     bound: float
-    of_raw: bool  # the bound is a share of what the raw directory does
+    of: str | None  # the bound is a share of what the peer of this name does; None: it is absolute
+    by: tuple[str, ...]  # the peers that it is for
 
-    @property
-    def kind(self) -> str:
-        """For the JSON."""
-        return "of raw" if self.of_raw else "absolute"
+
+def absolute(bound: float, *by: str) -> Target:
+    """Return the target of *bound* in the workload's unit."""
+    return Target(bound, None, by)
+
+
+def of_raw(bound: float, *by: str) -> Target:
+    """Return the target of a share of what the raw directory does."""
+    return Target(bound, "raw", by)
+
+
+def of_c(bound: float, *by: str) -> Target:
+    """Return the target of a share of what the pass-through in C does."""
+    return Target(bound, "passthrough-c", by)
 
 
 class Workload(ABC):
@@ -39,9 +59,11 @@ class Workload(ABC):
     title: ClassVar[str]
     unit: ClassVar[str]
     more_is_better: ClassVar[bool] = True
-    target: ClassVar[Target | None] = None
+    targets: ClassVar[tuple[Target, ...]] = ()
     changes: ClassVar[bool] = True  # run() makes versions
     records_only: ClassVar[bool] = False  # measured on peers with a history only
+    not_on: ClassVar[frozenset[str]] = frozenset()  # peers that cannot do it, by name
+    in_memory: ClassVar[bool] = False  # everything is on tmpfs, so that no disk is measured
     repetitions: ClassVar[int | None] = None  # if it is not for the command line to say
     counts: ClassVar[tuple[int, int, int]] = (1, 1, 1)  # by Level
 
@@ -98,6 +120,11 @@ def program(*words: str | Path, cwd: Path | None = None) -> str:
     if done.returncode:
         raise BenchError(f"{' '.join(map(str, words))}: status {done.returncode}: {done.stderr}")
     return done.stdout
+
+
+def hammer(*words: str | Path | int) -> float:
+    """Run the program of hammer.c; return the seconds that its loop took."""
+    return float(program(built("hammer"), *map(str, words)))
 
 
 def require(condition: bool, what: str) -> None:  # noqa: FBT001 - reads as an assertion

@@ -7,13 +7,29 @@ import random
 import time
 from pathlib import Path
 
-from bench.peers import BenchError, Peer
-from bench.workload import Level, Stopwatch, Target, Workload, median, require
+from bench.peer import BenchError, Peer
+from bench.workload import (
+    CHECKPOINT,
+    HYBRID,
+    KERNEL,
+    KERNELS,
+    PYFUSE3,
+    Level,
+    Stopwatch,
+    Workload,
+    absolute,
+    hammer,
+    median,
+    of_c,
+    of_raw,
+    require,
+)
 from dkfs.model.ids import Seq
 from dkfs.store import Store
 
 KIB = 1024
 MIB = 1024 * KIB
+_NOISE = 16 * MIB
 
 
 def _noise(size: int, seed: int) -> bytes:
@@ -21,56 +37,55 @@ def _noise(size: int, seed: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
+def _noise_file(materials: Path) -> Path:
+    """Return a file of 16 MiB that hammer takes blocks from."""
+    path = materials / "noise"
+    if not path.exists():
+        path.write_bytes(_noise(_NOISE, seed=0))
+    return path
+
+
 class _Writes(Workload):
     """Writes blocks into one file, closing included."""
 
     block: int
-    is_random = False
+    order = "seq"
 
     def __init__(self, level: Level, materials: Path) -> None:
         super().__init__(level, materials)
-        self._data = _noise(16 * MIB, seed=self.block)
-        self._offsets = [index * self.block for index in range(self.count)]
-        if self.is_random:
-            random.Random(1).shuffle(self._offsets)
-
-    def _blocks(self) -> list[memoryview]:
-        view = memoryview(self._data)
-        return [
-            view[at : at + self.block]
-            for at in range(0, min(len(view), self.count * self.block), self.block)
-        ]
+        self._noise = _noise_file(materials)
 
     def _write(self, place: Path) -> float:
-        blocks = self._blocks()
-        pwrite = os.pwrite
-        with Stopwatch() as watch:
-            fd = os.open(place / "file", os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                for index, offset in enumerate(self._offsets):
-                    pwrite(fd, blocks[index % len(blocks)], offset)
-            finally:
-                os.close(fd)
-        return watch.s
+        return hammer("write", place / "file", self.block, self.count, self.order, self._noise)
 
     def verify(self, place: Path, peer: Peer) -> None:
-        blocks = self._blocks()
+        noise = self._noise.read_bytes()
+        blocks = {noise[at : at + self.block] for at in range(0, _NOISE, self.block)}
         with open(place / "file", "rb", buffering=0) as file:
-            for index, offset in enumerate(self._offsets):
-                if index % 16 == 0 or self.count <= 64:
-                    same = (
-                        os.pread(file.fileno(), self.block, offset) == blocks[index % len(blocks)]
-                    )
-                    require(same, f"what was written at {offset}")
+            require(os.fstat(file.fileno()).st_size == self.count * self.block, "the whole file")
+            for index in range(0, self.count, max(1, self.count // 4096)):
+                offset = index * self.block
+                if self.order == "seq":
+                    at = offset % _NOISE
+                    expected = noise[at : at + self.block]
+                    same = os.pread(file.fileno(), self.block, offset) == expected
+                else:
+                    same = os.pread(file.fileno(), self.block, offset) in blocks
+                require(same, f"what was written at {offset}")
 
 
 class SequentialWrites4K(_Writes):
     name = "write-seq-4k"
     title = "4 KiB sequential writes"
     unit = "writes/s"
-    target = Target(15_000, of_raw=False)
+    targets = (
+        absolute(15_000, PYFUSE3),
+        absolute(40_000, KERNEL),
+        of_c(0.55, KERNEL),
+        of_raw(0.80, CHECKPOINT),
+    )
     block = 4 * KIB
-    counts = (65_536, 8_192, 32)
+    counts = (32_768, 8_192, 32)
 
     def run(self, place: Path, peer: Peer) -> float:
         return self.count / self._write(place)
@@ -80,9 +95,9 @@ class SequentialWrites1M(_Writes):
     name = "write-seq-1m"
     title = "1 MiB sequential writes"
     unit = "MiB/s"
-    target = Target(0.25, of_raw=True)
+    targets = (of_raw(0.25, PYFUSE3), of_c(0.90, KERNEL), of_raw(0.85, CHECKPOINT))
     block = MIB
-    counts = (512, 64, 2)
+    counts = (256, 64, 2)
 
     def run(self, place: Path, peer: Peer) -> float:
         return self.count / self._write(place)
@@ -92,10 +107,10 @@ class RandomWrites4K(_Writes):
     name = "write-rand-4k"
     title = "4 KiB random writes"
     unit = "writes/s"
-    target = Target(15_000, of_raw=False)
+    targets = (absolute(15_000, PYFUSE3, KERNEL),)
     block = 4 * KIB
-    is_random = True
-    counts = (65_536, 8_192, 32)
+    order = "rand"
+    counts = (32_768, 8_192, 32)
 
     def setup(self, place: Path, peer: Peer) -> None:
         size = self.count * self.block
@@ -114,12 +129,11 @@ class _WarmReads(Workload):
     """Reads a file whose pages the kernel has."""
 
     changes = False
-    size_mib = (256, 64, 1)
+    size_mib = (128, 64, 1)
 
     def setup(self, place: Path, peer: Peer) -> None:
-        for index in range(self.size_mib[self.level]):
-            with open(place / "file", "ab") as file:
-                file.write(_noise(MIB, seed=index))
+        with open(place / "file", "wb") as file:
+            file.writelines(_noise(MIB, seed=index) for index in range(self.size_mib[self.level]))
         if peer.records:
             peer.history.flush()
         with open(place / "file", "rb", buffering=0) as file:
@@ -131,40 +145,34 @@ class RandomReads4K(_WarmReads):
     name = "read-rand-4k"
     title = "4 KiB random reads, warm"
     unit = "reads/s"
-    counts = (200_000, 50_000, 32)
+    targets = (of_raw(0.70, KERNEL), of_raw(0.75, HYBRID, CHECKPOINT))
+    counts = (400_000, 100_000, 32)
 
     def run(self, place: Path, peer: Peer) -> float:
-        blocks = self.size_mib[self.level] * MIB // (4 * KIB)
-        chosen = random.Random(2)
-        offsets = [chosen.randrange(blocks) * 4 * KIB for _ in range(self.count)]
-        pread = os.pread
-        fd = os.open(place / "file", os.O_RDONLY)
-        try:
-            with Stopwatch() as watch:
-                for offset in offsets:
-                    pread(fd, 4 * KIB, offset)
-        finally:
-            os.close(fd)
-        return self.count / watch.s
+        return self.count / hammer("read", place / "file", 4 * KIB, self.count, "rand")
 
 
 class SequentialReads1M(_WarmReads):
     name = "read-seq-1m"
     title = "1 MiB sequential reads, warm"
     unit = "MiB/s"
-    counts = (8, 4, 1)  # times through the file
+    targets = (of_raw(0.35, KERNEL), of_raw(0.90, HYBRID, CHECKPOINT))
+    counts = (2_048, 512, 1)
 
     def run(self, place: Path, peer: Peer) -> float:
-        buffer = bytearray(MIB)
-        size = self.size_mib[self.level]
-        with Stopwatch() as watch:
-            for _ in range(self.count):
-                with open(place / "file", "rb", buffering=0) as file:
-                    done = 0
-                    while count := file.readinto(buffer):
-                        done += count
-                    require(done == size * MIB, f"{size} MiB")
-        return self.count * size / watch.s
+        return self.count / hammer("read", place / "file", MIB, self.count, "seq")
+
+
+class MappedReads(_WarmReads):
+    name = "read-mmap"
+    title = "a byte of each page of a new map, warm"
+    unit = "pages/s"
+    targets = (of_raw(0.90, HYBRID, CHECKPOINT),)
+    counts = (30, 10, 1)  # times through the file
+
+    def run(self, place: Path, peer: Peer) -> float:
+        pages = self.count * self.size_mib[self.level] * MIB // (4 * KIB)
+        return pages / hammer("map", place / "file", self.count)
 
 
 class FsyncLatency(Workload):
@@ -196,7 +204,7 @@ class Capture(Workload):
     title = "changed 1 MiB file, close -> committed, median"
     unit = "ms"
     more_is_better = False
-    target = Target(20, of_raw=False)
+    targets = (absolute(20, PYFUSE3, *KERNELS),)
     records_only = True
     counts = (30, 30, 3)
     changed = MIB  # bytes

@@ -1,14 +1,15 @@
-"""Workloads of real programs: tar, git, SQLite, make."""
+"""Workloads of real programs: tar, git, npm, SQLite, make."""
 
 # ruff: noqa: ARG002 - the arguments are those of Workload, not every workload needs all
 
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
 from bench import materials
-from bench.peers import Peer
-from bench.workload import Stopwatch, Target, Workload, program, require
+from bench.peer import Peer
+from bench.workload import KERNEL, PYFUSE3, Stopwatch, Workload, of_c, of_raw, program, require
 
 
 class Untar(Workload):
@@ -16,7 +17,7 @@ class Untar(Workload):
     title = "untar of a source tree"
     unit = "s"
     more_is_better = False
-    target = Target(3.0, of_raw=True)
+    targets = (of_raw(3.0, PYFUSE3), of_raw(1.8, KERNEL))
     counts = materials.TREE_COPIES
 
     def setup(self, place: Path, peer: Peer) -> None:
@@ -39,7 +40,7 @@ class UntarXz(Workload):
     title = "untar of that tree from a .tar.xz"
     unit = "s"
     more_is_better = False
-    target = Target(3.0, of_raw=True)
+    targets = (of_raw(3.0, PYFUSE3), of_raw(1.8, KERNEL))
     counts = materials.TREE_COPIES
 
     def setup(self, place: Path, peer: Peer) -> None:
@@ -60,7 +61,7 @@ class GitClone(Workload):
     title = "git clone of a repository with that tree"
     unit = "s"
     more_is_better = False
-    target = Target(1.6, of_raw=True)
+    targets = (of_raw(1.6, PYFUSE3), of_raw(1.4, KERNEL))
     counts = materials.TREE_COPIES
 
     def setup(self, place: Path, peer: Peer) -> None:
@@ -77,12 +78,39 @@ class GitClone(Workload):
         require(not status, "a clean working tree")
 
 
+class NpmInstall(Workload):
+    """Packages that lie on the disk; nothing is asked of a network."""
+
+    name = "npm-install"
+    title = "npm install of a small project"
+    unit = "s"
+    more_is_better = False
+    targets = (of_raw(2.0, KERNEL),)
+    counts = (60, 20, 2)  # packages
+
+    def setup(self, place: Path, peer: Peer) -> None:
+        materials.write_npm_project(place, materials.packages(self.materials, self.count))
+
+    def run(self, place: Path, peer: Peer) -> float:
+        cache = self.materials / "npm-cache"
+        shutil.rmtree(cache, ignore_errors=True)
+        words = ("--offline", "--no-audit", "--no-fund", "--no-update-notifier", "--cache", cache)
+        with Stopwatch() as watch:
+            program("npm", "install", *words, cwd=place)
+        return watch.s
+
+    def verify(self, place: Path, peer: Peer) -> None:
+        installed = len(list((place / "node_modules").glob("package*/package.json")))
+        require(installed == self.count, f"{self.count} packages, not {installed}")
+
+
 class _Sqlite(Workload):
     """Commits one row at a time."""
 
     journal: str
     synchronous: str
     unit = "commits/s"
+    targets = (of_c(0.60, KERNEL),)
 
     def _connect(self, place: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(place / "db", isolation_level=None)
@@ -133,7 +161,7 @@ class Make(Workload):
     title = "make -j2 of a small C project"
     unit = "s"
     more_is_better = False
-    target = Target(1.3, of_raw=True)
+    targets = (of_raw(1.3, PYFUSE3), of_raw(1.1, KERNEL))
     counts = (40, 16, 2)  # files
 
     def setup(self, place: Path, peer: Peer) -> None:

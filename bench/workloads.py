@@ -1,10 +1,12 @@
 """All workloads, in the order in which they run and are shown."""
 
 from bench.workload import Workload
+from bench.workload_daemon import Idle, Memory, MemoryOfAMillion
 from bench.workload_data import (
     Capture,
     CaptureOfPart,
     FsyncLatency,
+    MappedReads,
     RandomReads4K,
     RandomWrites4K,
     SequentialReads1M,
@@ -13,14 +15,23 @@ from bench.workload_data import (
 )
 from bench.workload_names import (
     Create,
+    FindSize,
     Lookup,
     LookupNegative,
-    Memory,
+    OpenClose,
     Rename,
     StatHot,
     Unlink,
 )
-from bench.workload_programs import GitClone, Make, SqliteDelete, SqliteWal, Untar, UntarXz
+from bench.workload_programs import (
+    GitClone,
+    Make,
+    NpmInstall,
+    SqliteDelete,
+    SqliteWal,
+    Untar,
+    UntarXz,
+)
 
 WORKLOADS: tuple[type[Workload], ...] = (
     SequentialWrites4K,
@@ -28,20 +39,26 @@ WORKLOADS: tuple[type[Workload], ...] = (
     RandomWrites4K,
     RandomReads4K,
     SequentialReads1M,
-    Create,
+    MappedReads,
     StatHot,
     Lookup,
     LookupNegative,
+    Create,
+    OpenClose,
     Rename,
+    Unlink,
     Untar,
     UntarXz,
     GitClone,
+    Make,
+    NpmInstall,
     SqliteWal,
     SqliteDelete,
-    Make,
+    FindSize,
     FsyncLatency,
     Capture,
     CaptureOfPart,
+    Idle,
     Memory,
-    Unlink,  # the last, because ext4 makes files slowly after it: see run._make_room
+    MemoryOfAMillion,
 )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench import machine
-from bench.peers import BenchError, workshop
+from bench.peer import BenchError, workshop
 from bench.saving import figures_contents, figures_history
 from bench.saving.comparing import Kept, compare, judge, table
 from bench.saving.figure import Figure, Found, figures_table, find_all

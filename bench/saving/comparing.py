@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.history import IncompleteError
-from bench.peers import BenchError
+from bench.peer import BenchError
 from bench.saving.keepers import Keeper
 from bench.saving.recipes import Recipe
 from bench.workload import Stopwatch, median

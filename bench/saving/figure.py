@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.history import IncompleteError
-from bench.peers import BenchError
+from bench.peer import BenchError
 from dkfs.errors import DkfsError
 
 _FAILURES = (BenchError, IncompleteError, DkfsError, OSError, subprocess.SubprocessError)

@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
-from bench.peers import CHECKOUT, BenchError, Dkfs
+from bench.peer import CHECKOUT, BenchError
+from bench.peers import Dkfs
 from bench.saving.figure import Figure
 from bench.saving.keepers import tree_bytes
 from bench.workload import Stopwatch, median

@@ -13,7 +13,8 @@ from typing import ClassVar, Self
 
 import zstandard
 
-from bench.peers import BenchError, Dkfs
+from bench.peer import BenchError
+from bench.peers import Dkfs
 from bench.saving.recipes import NAME
 from bench.workload import Stopwatch
 from dkfs.model.ids import ROOT

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from bench.peers import BenchError
+from bench.peer import BenchError
 from bench.saving.comparing import JUDGED, Kept
 from bench.saving.figure import Found
 
