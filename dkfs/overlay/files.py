@@ -114,7 +114,9 @@ class Files:
         """Return up to *size* bytes at *offset*; raises OSError."""
         return os.pread(self.handles[number].fd, size, offset)
 
-    def write(self, number: int, offset: int, data: bytes, *, kill: bool | None = None) -> int:
+    def write(
+        self, number: int, offset: int, data: bytes | memoryview, *, kill: bool | None = None
+    ) -> int:
         """Write *data* at *offset*; return how many bytes were written; raises OSError."""
         handle = self.handles[number]
         if not handle.inode.plain:

@@ -1,0 +1,1 @@
+"""The kernel engine: dkfs speaks the FUSE protocol on /dev/fuse itself."""

@@ -1,0 +1,168 @@
+"""Requests about open directories: opendir, readdir, readdirplus, releasedir, fsyncdir."""
+
+import os
+from typing import Final
+
+from dkfs.fuse.kernel.entries import entry, virtual_entry
+from dkfs.fuse.kernel.messages import (
+    DIRENT,
+    ENTRY_OUT,
+    FSYNC_IN,
+    OPEN_IN,
+    OPEN_OUT,
+    READ_IN,
+    RELEASE_IN,
+    Op,
+)
+from dkfs.fuse.kernel.request import HEADER_SIZE, Answer, Handler, Request, Work
+from dkfs.overlay.mounted import FileSystem
+from dkfs.overlay.virtual import VIRTUAL
+
+_DIR: Final = 0o040000 >> 12  # DT_DIR
+_NONE: Final = bytes(ENTRY_OUT.size)  # of "." and "..", to which the kernel takes no reference
+_REFERENCED: Final = 2  # names before those that are looked up: "." and ".."
+
+
+class DirectoryRequests:
+    """See the module."""
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._table = fs.table
+        self._names = fs.names
+        self._attributes = fs.attributes
+        self._virtual = fs.virtual
+        self._recorder = fs.recorder
+        self._valid_s = int(fs.valid_s)
+
+    def handlers(self) -> dict[int, Handler]:
+        """Return the handler of each request."""
+        return {
+            Op.OPENDIR: Handler(self.opendir, HEADER_SIZE + OPEN_IN.size, "opendir"),
+            Op.READDIR: Handler(self.readdir, HEADER_SIZE + READ_IN.size, "readdir"),
+            Op.READDIRPLUS: Handler(self.readdirplus, HEADER_SIZE + READ_IN.size, "readdirplus"),
+            Op.RELEASEDIR: Handler(self.releasedir, HEADER_SIZE + RELEASE_IN.size, "releasedir"),
+            Op.FSYNCDIR: Handler(self.fsyncdir, HEADER_SIZE + FSYNC_IN.size, "fsyncdir"),
+        }
+
+    def opendir(self, request: Request) -> bytes:
+        if request.node >= VIRTUAL:
+            return OPEN_OUT.pack(self._virtual.opendir(request.node, request), 0, 0)
+        return OPEN_OUT.pack(self._names.opendir(self._table[request.node]), 0, 0)
+
+    def readdir(self, request: Request) -> bytes:
+        return self._read(request, plus=False)
+
+    def readdirplus(self, request: Request) -> bytes:
+        return self._read(request, plus=True)
+
+    def _read(self, request: Request, *, plus: bool) -> bytes:
+        number, offset, size, *_ = READ_IN.unpack_from(request.buffer, HEADER_SIZE)
+        listing = _Listing(size, plus=plus)
+        if number >= VIRTUAL:
+            self._read_virtual(listing, number, offset)
+        else:
+            self._read_real(listing, number, offset)
+        return b"".join(listing.parts)
+
+    def _read_real(self, listing: "_Listing", number: int, offset: int) -> None:
+        directory = self._names.inode_of(number)
+        names = self._names.names(number, again=offset == 0)
+        if not listing.add_dots(directory.id, offset):
+            return
+        table = self._table
+        fd = table.fd(directory)
+        owns, plus, valid_s = self._virtual.owns, listing.plus, self._valid_s
+        for index in range(max(0, offset - _REFERENCED), len(names)):
+            name = names[index]
+            if owns(directory.id, name):
+                if not self._add_virtual(listing, directory.id, name, index + 3):
+                    return
+                continue
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            known = table.number(status)
+            whole = entry(status, known, valid_s) if plus else b""
+            if not listing.add(name, known, status.st_mode, index + 3, whole):
+                return
+            if plus:
+                table.found(directory, name, status).lookups += 1
+
+    def _read_virtual(self, listing: "_Listing", number: int, offset: int) -> None:
+        directory, names = self._virtual.names(number, again=offset == 0)
+        if not listing.add_dots(directory, offset):
+            return
+        for index in range(max(0, offset - _REFERENCED), len(names)):
+            if not self._add_virtual(listing, directory, names[index], index + 3):
+                return
+
+    def _add_virtual(self, listing: "_Listing", parent: int, name: bytes, position: int) -> bool:
+        """Report *name*, if it is still there; return False if there was no room for it."""
+        found = self._virtual.peek(parent, name)
+        if found is None:
+            return True
+        whole = virtual_entry(found) if listing.plus else b""
+        if not listing.add(name, found.number, found.mode, position, whole):
+            return False
+        if listing.plus:
+            self._virtual.reference(found)
+        return True
+
+    def releasedir(self, request: Request) -> bytes:
+        number = RELEASE_IN.unpack_from(request.buffer, HEADER_SIZE)[0]
+        if number >= VIRTUAL:
+            self._virtual.releasedir(number)
+        else:
+            self._names.releasedir(number)
+        return b""
+
+    def fsyncdir(self, request: Request) -> Answer:
+        number = FSYNC_IN.unpack_from(request.buffer, HEADER_SIZE)[0]
+        if number >= VIRTUAL:
+            return b""
+        fd, seq = self._attributes.fsyncdir(self._names.inode_of(number))
+        recorder = self._recorder
+
+        def sync() -> bytes:
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            recorder.wait(seq)
+            return b""
+
+        return Work(sync, can_be_given_up=True)
+
+
+class _Listing:
+    """The reply to one reading of a directory."""
+
+    __slots__ = ("_room", "parts", "plus")
+
+    def __init__(self, room: int, *, plus: bool) -> None:
+        self.parts: list[bytes] = []
+        self.plus = plus  # each name comes with its entry
+        self._room = room  # bytes left
+
+    def add(self, name: bytes, number: int, mode: int, position: int, whole: bytes) -> bool:
+        """Add *name*, *position* being where reading goes on after it; return False if it does not fit."""
+        length = len(name)
+        padding = -length % 8
+        size = len(whole) + DIRENT.size + length + padding
+        if size > self._room:
+            return False
+        self._room -= size
+        self.parts.append(whole)
+        self.parts.append(DIRENT.pack(number, position, length, mode >> 12))
+        self.parts.append(name + bytes(padding))
+        return True
+
+    def add_dots(self, number: int, offset: int) -> bool:
+        """Add "." and ".." unless *offset* is behind them."""
+        whole = _NONE if self.plus else b""
+        return all(
+            self.add(name, number, _DIR << 12, position, whole)
+            for position, name in ((1, b"."), (2, b".."))
+            if position > offset
+        )

@@ -1,0 +1,196 @@
+"""From the bytes of a request to the bytes of its reply.  Needs no device and no mount.
+
+Its edge is that of every request: an OSError or DkfsError becomes its errno; anything else is a bug
+of dkfs, becomes EIO, and is logged and counted, because it would end the mount for everybody.
+"""
+
+import errno
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+
+from dkfs.errors import DkfsError
+from dkfs.fuse.engine import Meter
+from dkfs.fuse.kernel.attributes import AttributeRequests
+from dkfs.fuse.kernel.directories import DirectoryRequests
+from dkfs.fuse.kernel.files import FileRequests
+from dkfs.fuse.kernel.messages import FORGET_IN, IN_HEADER, INTERRUPT_IN, OUT_HEADER, Op, refusal
+from dkfs.fuse.kernel.names import NameRequests
+from dkfs.fuse.kernel.negotiate import NotSupportedError, Terms, negotiate
+from dkfs.fuse.kernel.notify import Notifier
+from dkfs.fuse.kernel.ranges import RangeRequests
+from dkfs.fuse.kernel.request import (
+    HEADER_SIZE,
+    Answer,
+    Buffer,
+    Deferred,
+    Handler,
+    Held,
+    Payload,
+    Request,
+    Work,
+)
+from dkfs.overlay.mounted import FileSystem
+
+log = logging.getLogger(__name__)
+
+_SILENT = frozenset((Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY_REPLY))
+_ERRNO_MOST = 511  # the kernel takes no greater one for a reply
+_OUT_SIZE = OUT_HEADER.size
+
+
+class Dispatcher:
+    """Serves one connection; handle() only in the loop's thread."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        meter: Meter,
+        *,
+        notifier: Notifier | None = None,
+        is_root: bool | None = None,
+        stack_depth: int = 1,
+    ) -> None:
+        """Serve *fs*; *is_root*: dkfs may take away capabilities, by default if its user is root.
+
+        *stack_depth*: see negotiate().
+        """
+        self._meter = meter
+        self._recorder = fs.recorder
+        self._is_root = os.geteuid() == 0 if is_root is None else is_root
+        self._stack_depth = stack_depth
+        self._request = Request()
+        self._took: deque[tuple[str, float]] = deque()  # what other threads finished
+        self.terms = Terms()
+        self.refused: NotSupportedError | None = None  # why there is no connection
+        self.is_ready = False  # INIT was answered
+        self.interrupted: Callable[[int], None] = lambda _: None
+        self.names = NameRequests(fs)
+        self.files = FileRequests(fs, notifier)
+        self.attributes = AttributeRequests(fs)
+        self.directories = DirectoryRequests(fs)
+        self.ranges = RangeRequests(fs)
+        self._handlers: dict[int, Handler] = {
+            Op.INIT: Handler(self._init, HEADER_SIZE + 16, "init"),
+            Op.DESTROY: Handler(lambda _: b"", HEADER_SIZE, "destroy"),
+            Op.INTERRUPT: Handler(self._interrupt, HEADER_SIZE + FORGET_IN.size, "interrupt"),
+            Op.NOTIFY_REPLY: Handler(lambda _: None, HEADER_SIZE, "notify_reply"),
+        }
+        for part in (self.names, self.files, self.attributes, self.directories, self.ranges):
+            self._handlers.update(part.handlers())
+
+    def handle(self, buffer: Buffer, size: int | None = None) -> Payload | Deferred | None:
+        """Return the reply to the request in the first *size* bytes of *buffer*; None if it gets none.
+
+        A memoryview is valid until the next call.
+        """
+        request = self._request
+        if buffer is not request.buffer:
+            request.buffer = buffer
+            request.view = memoryview(buffer)
+        request.size = size = len(buffer) if size is None else size
+        if size < HEADER_SIZE:
+            self._meter.count_internal_error()
+            log.error("a request of %d bytes, need %d", size, HEADER_SIZE)
+            return None
+        (
+            length,
+            opcode,
+            request.unique,
+            request.node,
+            request.uid,
+            request.gid,
+            request.pid,
+            _,
+            _,
+        ) = IN_HEADER.unpack_from(buffer)
+        handler = self._handlers.get(opcode)
+        if handler is None:
+            return refusal(request.unique, errno.ENOSYS)
+        if length != size or size < handler.least:
+            return None if opcode in _SILENT else refusal(request.unique, errno.EINVAL)
+        if handler.makes_changes and self._recorder.is_full:
+            return self._held(request)
+        return self._answered(request, handler, opcode)
+
+    def _answered(
+        self, request: Request, handler: Handler, opcode: int
+    ) -> Payload | Deferred | None:
+        clock = time.perf_counter
+        started = clock()
+        unique = request.unique
+        reply: Payload | Deferred | None
+        try:
+            answer = handler.answer(request)
+        except Exception as exc:  # noqa: BLE001 - the edge, see the module
+            reply = None if opcode in _SILENT else refusal(unique, self._errno(exc, handler.name))
+        else:
+            if type(answer) is bytes:
+                reply = OUT_HEADER.pack(_OUT_SIZE + len(answer), 0, unique) + answer
+            elif type(answer) is memoryview:
+                OUT_HEADER.pack_into(answer, 0, len(answer), 0, unique)
+                reply = answer
+            elif answer is None:
+                reply = None
+            else:
+                return self._deferred(unique, answer, handler.name, started)
+        self._meter.observe_request(handler.name, clock() - started)
+        while self._took:
+            self._meter.observe_request(*self._took.popleft())
+        return reply
+
+    def _errno(self, exc: Exception, name: str) -> int:
+        if isinstance(exc, OSError | DkfsError):
+            number = exc.errno or errno.EIO
+            return number if 0 < number <= _ERRNO_MOST else errno.EIO
+        self._meter.count_internal_error()
+        log.error("%s failed, the application gets EIO", name, exc_info=exc)
+        return errno.EIO
+
+    def _deferred(self, unique: int, answer: Answer, name: str, started: float) -> Deferred:
+        assert isinstance(answer, Work)
+        run = answer.run
+
+        def finish() -> bytes:
+            try:
+                payload = run()
+            except Exception as exc:  # noqa: BLE001 - the edge, see the module
+                reply = refusal(unique, self._errno(exc, name))
+            else:
+                reply = OUT_HEADER.pack(_OUT_SIZE + len(payload), 0, unique) + payload
+            self._took.append((name, time.perf_counter() - started))
+            return reply
+
+        return Deferred(unique, finish, pid=self._request.pid if answer.can_be_given_up else None)
+
+    def _held(self, request: Request) -> Held:
+        copy = bytes(request.view[: request.size])
+        return Held(request.unique, copy, self._recorder.wait_room, self._finished, pid=request.pid)
+
+    def _finished(self, request: bytes) -> bytes:
+        """Handle *request* to its end, however long that takes."""
+        reply = self.handle(request)
+        while isinstance(reply, Deferred):
+            reply = reply.finish()
+        return bytes(reply or b"")
+
+    # Of the connection itself
+
+    def _init(self, request: Request) -> bytes:
+        body = bytes(request.view[HEADER_SIZE : request.size])
+        try:
+            terms, payload = negotiate(body, is_root=self._is_root, stack_depth=self._stack_depth)
+        except NotSupportedError as exc:
+            self.refused = exc
+            raise OSError(errno.EPROTO, str(exc)) from None
+        if terms is not None:
+            self.terms = terms
+            self.is_ready = True
+            self.attributes.agree(terms)
+            self.files.agree(terms)
+        return payload
+
+    def _interrupt(self, request: Request) -> None:
+        self.interrupted(INTERRUPT_IN.unpack_from(request.buffer, HEADER_SIZE)[0])

@@ -1,0 +1,189 @@
+"""Requests about open files: open, create, tmpfile, read, write, flush, release, fsync."""
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Final
+
+from dkfs.fuse.kernel.entries import entry
+from dkfs.fuse.kernel.messages import (
+    CREATE_IN,
+    FLUSH_IN,
+    FSYNC_FDATASYNC,
+    FSYNC_IN,
+    OPEN_IN,
+    OPEN_KILL_SUIDGID,
+    OPEN_OUT,
+    OUT_HEADER,
+    READ_IN,
+    RELEASE_IN,
+    WRITE_IN,
+    WRITE_KILL_SUIDGID,
+    WRITE_OUT,
+    Fopen,
+    Init,
+    Op,
+)
+from dkfs.fuse.kernel.negotiate import MAX_WRITE, Terms
+from dkfs.fuse.kernel.notify import Notifier
+from dkfs.fuse.kernel.request import (
+    HEADER_SIZE,
+    Answer,
+    Handler,
+    Request,
+    Work,
+    invalid,
+    refuse_virtual,
+)
+from dkfs.model.ids import Seq
+from dkfs.overlay.mounted import FileSystem
+from dkfs.overlay.virtual import VIRTUAL
+
+_DATA: Final = HEADER_SIZE + WRITE_IN.size
+_OUT_SIZE: Final = OUT_HEADER.size
+_KEEP: Final = int(Fopen.KEEP_CACHE)
+_READ_ONLY: Final = int(Fopen.KEEP_CACHE | Fopen.NOFLUSH)  # nothing to capture at close
+_NOWAIT: Final = os.RWF_NOWAIT
+
+
+class FileRequests:
+    """See the module."""
+
+    def __init__(self, fs: FileSystem, notifier: Notifier | None) -> None:
+        self._table = fs.table
+        self._names = fs.names
+        self._files = fs.files
+        self._handles = fs.files.handles
+        self._virtual = fs.virtual
+        self._recorder = fs.recorder
+        self._notifier = notifier
+        self._valid_s = int(fs.valid_s)
+        self._knows_kill = False
+        self._room = memoryview(bytearray(_OUT_SIZE + MAX_WRITE))  # for what is read
+        self._waits: set[int] = set()  # devices whose files cannot be read without waiting
+
+    def agree(self, terms: Terms) -> None:
+        """Hear what INIT led to."""
+        self._knows_kill = bool(terms.flags & Init.HANDLE_KILLPRIV_V2)
+
+    def handlers(self) -> dict[int, Handler]:
+        """Return the handler of each request."""
+        named = HEADER_SIZE + CREATE_IN.size + 2
+        return {
+            Op.CREATE: Handler(self.create, named, "create", makes_changes=True),
+            Op.TMPFILE: Handler(self.tmpfile, named, "tmpfile", makes_changes=True),
+            Op.OPEN: Handler(self.open, HEADER_SIZE + OPEN_IN.size, "open"),
+            Op.READ: Handler(self.read, HEADER_SIZE + READ_IN.size, "read"),
+            Op.WRITE: Handler(self.write, _DATA, "write", makes_changes=True),
+            Op.FLUSH: Handler(self.flush, HEADER_SIZE + FLUSH_IN.size, "flush"),
+            Op.RELEASE: Handler(self.release, HEADER_SIZE + RELEASE_IN.size, "release"),
+            Op.FSYNC: Handler(self.fsync, HEADER_SIZE + FSYNC_IN.size, "fsync"),
+        }
+
+    def create(self, request: Request) -> bytes:
+        flags, mode, _, _ = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
+        name = request.name(HEADER_SIZE + CREATE_IN.size)
+        refuse_virtual(request.node)
+        number, inode, status = self._names.create(
+            self._table[request.node], name, mode, flags, request
+        )
+        return entry(status, inode.id, self._valid_s) + OPEN_OUT.pack(number, _KEEP, 0)
+
+    def tmpfile(self, request: Request) -> bytes:
+        flags, mode, _, _ = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
+        refuse_virtual(request.node)
+        number, inode, status = self._names.tmpfile(self._table[request.node], mode, flags, request)
+        return entry(status, inode.id, self._valid_s) + OPEN_OUT.pack(number, _KEEP, 0)
+
+    def open(self, request: Request) -> bytes:
+        flags, how = OPEN_IN.unpack_from(request.buffer, HEADER_SIZE)
+        if request.node >= VIRTUAL:
+            number = self._virtual.open(request.node, flags, request)
+            return OPEN_OUT.pack(number, _READ_ONLY, 0)
+        kill = bool(how & OPEN_KILL_SUIDGID) if self._knows_kill else None
+        number = self._files.open(self._table[request.node], flags, request, kill=kill)
+        return OPEN_OUT.pack(number, _KEEP if flags & os.O_ACCMODE else _READ_ONLY, 0)
+
+    def read(self, request: Request) -> Answer:
+        number, offset, size, *_ = READ_IN.unpack_from(request.buffer, HEADER_SIZE)
+        if size > MAX_WRITE:
+            raise invalid()
+        if number >= VIRTUAL:
+            return Work(lambda: self._virtual.read(number, offset, size))
+        handle = self._handles[number]
+        fd = handle.fd
+        if handle.inode.dev not in self._waits:
+            try:
+                got = os.preadv(fd, [self._room[_OUT_SIZE : _OUT_SIZE + size]], offset, _NOWAIT)
+            except BlockingIOError:
+                got = -1
+            except OSError as exc:
+                if exc.errno != errno.EOPNOTSUPP:
+                    raise
+                self._waits.add(handle.inode.dev)
+                got = -1
+            if got == size or (got >= 0 and offset + got >= os.fstat(fd).st_size):
+                return self._room[: _OUT_SIZE + got]
+        return Work(lambda: os.pread(fd, size, offset))
+
+    def write(self, request: Request) -> Answer:
+        number, offset, size, how, _, flags, _ = WRITE_IN.unpack_from(request.buffer, HEADER_SIZE)
+        if _DATA + size > request.size:
+            raise invalid()
+        refuse_virtual(number)
+        data = request.view[_DATA : _DATA + size]
+        kill = bool(how & WRITE_KILL_SUIDGID) if self._knows_kill else None
+        written = self._files.write(number, offset, data, kill=kill)
+        if not flags & (os.O_DIRECT | os.O_DSYNC):
+            return WRITE_OUT.pack(written, 0)
+        return self._written(number, written, flags)
+
+    def _written(self, number: int, written: int, flags: int) -> Answer:
+        """Return what is still to be done for a write with O_DIRECT or O_DSYNC."""
+        node = self._handles[number].inode.id
+        notifier = self._notifier if flags & os.O_DIRECT else None
+        synced = self._synced(number, os.fsync) if flags & os.O_DSYNC else None
+        if notifier is None and synced is None:
+            return WRITE_OUT.pack(written, 0)
+
+        def finish() -> bytes:
+            if notifier is not None:
+                notifier.drop_pages(node)
+            if synced is not None:
+                synced()
+            return WRITE_OUT.pack(written, 0)
+
+        return Work(finish, can_be_given_up=True)
+
+    def flush(self, request: Request) -> bytes:
+        number = FLUSH_IN.unpack_from(request.buffer, HEADER_SIZE)[0]
+        if number < VIRTUAL:
+            self._files.flush(number)
+        return b""
+
+    def release(self, request: Request) -> bytes:
+        number = RELEASE_IN.unpack_from(request.buffer, HEADER_SIZE)[0]
+        if number >= VIRTUAL:
+            self._virtual.release(number)
+        else:
+            self._files.release(number)
+        return b""
+
+    def fsync(self, request: Request) -> Answer:
+        number, how, _ = FSYNC_IN.unpack_from(request.buffer, HEADER_SIZE)
+        if number >= VIRTUAL:
+            return b""
+        sync = os.fdatasync if how & FSYNC_FDATASYNC else os.fsync
+        return Work(self._synced(number, sync), can_be_given_up=True)
+
+    def _synced(self, number: int, sync: Callable[[int], None]) -> Callable[[], bytes]:
+        """Capture; return what makes it durable, in another thread."""
+        fd, seq = self._files.fsync(number)
+        return lambda: self._sync(sync, fd, seq)
+
+    def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq) -> bytes:
+        self._recorder.hurry()  # the store syncs while the backing directory does
+        sync(fd)
+        self._recorder.wait(seq)
+        self._recorder.refuse_lost(seq)
+        return b""

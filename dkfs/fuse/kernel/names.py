@@ -1,0 +1,169 @@
+"""Requests about names: lookup, forget, mknod, mkdir, symlink, link, unlink, rmdir, rename."""
+
+from typing import Final
+
+from dkfs.fuse.kernel.entries import entry, no_entry, virtual_entry
+from dkfs.fuse.kernel.messages import (
+    BATCH_FORGET_IN,
+    FORGET_IN,
+    FORGET_ONE,
+    LINK_IN,
+    MKDIR_IN,
+    MKNOD_IN,
+    RENAME2_IN,
+    RENAME_IN,
+    Op,
+)
+from dkfs.fuse.kernel.request import (
+    HEADER_SIZE,
+    Answer,
+    Handler,
+    Request,
+    Work,
+    refuse_virtual,
+)
+from dkfs.overlay.mounted import FileSystem
+from dkfs.overlay.virtual import VIRTUAL
+
+_NAME: Final = HEADER_SIZE + 2  # bytes, the least with a name
+
+
+class NameRequests:
+    """See the module."""
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._fs = fs
+        self._table = fs.table
+        self._names = fs.names
+        self._virtual = fs.virtual
+        self._valid_s = int(fs.valid_s)
+        self._missing = no_entry(self._valid_s)
+
+    def handlers(self) -> dict[int, Handler]:
+        """Return the handler of each request."""
+        return {
+            Op.LOOKUP: Handler(self.lookup, _NAME, "lookup"),
+            Op.FORGET: Handler(self.forget, HEADER_SIZE + FORGET_IN.size, "forget"),
+            Op.BATCH_FORGET: Handler(
+                self.forget_many, HEADER_SIZE + BATCH_FORGET_IN.size, "forget"
+            ),
+            Op.MKNOD: Handler(self.mknod, _NAME + MKNOD_IN.size, "mknod", makes_changes=True),
+            Op.MKDIR: Handler(self.mkdir, _NAME + MKDIR_IN.size, "mkdir", makes_changes=True),
+            Op.SYMLINK: Handler(self.symlink, _NAME + 2, "symlink", makes_changes=True),
+            Op.LINK: Handler(self.link, _NAME + LINK_IN.size, "link", makes_changes=True),
+            Op.UNLINK: Handler(self.unlink, _NAME, "unlink", makes_changes=True),
+            Op.RMDIR: Handler(self.rmdir, _NAME, "rmdir", makes_changes=True),
+            Op.RENAME: Handler(
+                self.rename, _NAME + 2 + RENAME_IN.size, "rename", makes_changes=True
+            ),
+            Op.RENAME2: Handler(
+                self.rename2, _NAME + 2 + RENAME2_IN.size, "rename", makes_changes=True
+            ),
+        }
+
+    def lookup(self, request: Request) -> Answer:
+        name = request.name(HEADER_SIZE)
+        parent = request.node
+        if self._virtual.owns(parent, name):
+            return virtual_entry(self._virtual.lookup(parent, name, request))
+        if name in (b".", b".."):
+            return self._dot(parent, name)
+        try:
+            inode, status = self._names.lookup(self._table[parent], name)
+        except FileNotFoundError:
+            return self._missing
+        return entry(status, inode.id, self._valid_s)
+
+    def _dot(self, number: int, name: bytes) -> bytes:
+        """Answer what only an NFS server asks; the root's directory is the root."""
+        inode = self._table[number]
+        if name == b"..":
+            inode = inode.parent or self._table.root
+        status = self._fs.attributes.get(inode)
+        inode.lookups += 1
+        return entry(status, inode.id, self._valid_s)
+
+    def forget(self, request: Request) -> None:
+        (lookups,) = FORGET_IN.unpack_from(request.buffer, HEADER_SIZE)
+        self._forget(request.node, lookups)
+
+    def forget_many(self, request: Request) -> None:
+        count, _ = BATCH_FORGET_IN.unpack_from(request.buffer, HEADER_SIZE)
+        start = HEADER_SIZE + BATCH_FORGET_IN.size
+        room = (request.size - start) // FORGET_ONE.size
+        for index in range(min(count, room)):
+            self._forget(*FORGET_ONE.unpack_from(request.buffer, start + index * FORGET_ONE.size))
+
+    def _forget(self, number: int, lookups: int) -> None:
+        if number < VIRTUAL:
+            self._fs.forget(number, lookups)
+        else:
+            self._virtual.forget(number, lookups)
+
+    def mknod(self, request: Request) -> bytes:
+        mode, rdev, _, _ = MKNOD_IN.unpack_from(request.buffer, HEADER_SIZE)
+        name = request.name(HEADER_SIZE + MKNOD_IN.size)
+        refuse_virtual(request.node)
+        inode, status = self._names.mknod(self._table[request.node], name, mode, rdev, request)
+        return entry(status, inode.id, self._valid_s)
+
+    def mkdir(self, request: Request) -> bytes:
+        mode, _ = MKDIR_IN.unpack_from(request.buffer, HEADER_SIZE)
+        name = request.name(HEADER_SIZE + MKDIR_IN.size)
+        if request.node >= VIRTUAL:
+            return virtual_entry(self._virtual.mkdir(request.node, name, request))
+        inode, status = self._names.mkdir(self._table[request.node], name, mode, request)
+        return entry(status, inode.id, self._valid_s)
+
+    def symlink(self, request: Request) -> bytes:
+        name = request.name(HEADER_SIZE)
+        target, _ = request.text(HEADER_SIZE + len(name) + 1)
+        refuse_virtual(request.node)
+        inode, status = self._names.symlink(self._table[request.node], name, target, request)
+        return entry(status, inode.id, self._valid_s)
+
+    def link(self, request: Request) -> bytes:
+        (number,) = LINK_IN.unpack_from(request.buffer, HEADER_SIZE)
+        name = request.name(HEADER_SIZE + LINK_IN.size)
+        refuse_virtual(number, request.node)
+        inode, status = self._names.link(
+            self._table[number], self._table[request.node], name, request
+        )
+        return entry(status, inode.id, self._valid_s)
+
+    def unlink(self, request: Request) -> Answer:
+        name = request.name(HEADER_SIZE)
+        refuse_virtual(request.node)
+        seq = self._names.unlink(self._table[request.node], name, request)
+        if seq is None:
+            return b""
+        recorder = self._fs.recorder
+
+        def wait() -> bytes:
+            recorder.wait(seq)
+            return b""
+
+        return Work(wait)
+
+    def rmdir(self, request: Request) -> bytes:
+        name = request.name(HEADER_SIZE)
+        if request.node >= VIRTUAL:
+            self._virtual.rmdir(request.node, name, request)
+        else:
+            self._names.rmdir(self._table[request.node], name, request)
+        return b""
+
+    def rename(self, request: Request) -> bytes:
+        (new_parent,) = RENAME_IN.unpack_from(request.buffer, HEADER_SIZE)
+        return self._rename(request, HEADER_SIZE + RENAME_IN.size, new_parent, 0)
+
+    def rename2(self, request: Request) -> bytes:
+        new_parent, flags, _ = RENAME2_IN.unpack_from(request.buffer, HEADER_SIZE)
+        return self._rename(request, HEADER_SIZE + RENAME2_IN.size, new_parent, flags)
+
+    def _rename(self, request: Request, at: int, new_parent: int, flags: int) -> bytes:
+        old, new = request.two_names(at)
+        parent = request.node
+        refuse_virtual(parent, new_parent)
+        self._names.rename(self._table[parent], old, self._table[new_parent], new, flags, request)
+        return b""

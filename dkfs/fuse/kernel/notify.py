@@ -1,0 +1,56 @@
+"""Telling the kernel what is no longer true.
+
+The kernel may wait for a page that a request of ours holds: never in the loop's thread.
+"""
+
+import errno
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from dkfs.fuse.kernel.messages import INVAL_ENTRY_OUT, INVAL_INODE_OUT, Notify, notification
+
+_PATIENCE_S: Final = 1.0  # for what takes 0.1 ms
+
+
+class Notifier:
+    """Writes notifications; all methods are for any thread but the loop's."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        """*write* writes to the device, and raises OSError."""
+        self._write = write
+
+    def inode(self, number: int, offset: int = 0, length: int = 0) -> None:
+        """Drop attributes, and the pages of [offset, offset + length), 0: to the end; raises OSError.
+
+        A negative offset: attributes only.
+        """
+        self._tell(Notify.INVAL_INODE, INVAL_INODE_OUT.pack(number, offset, length))
+
+    def entry(self, parent: int, name: bytes) -> None:
+        """Forget what *name* in *parent* is; raises OSError."""
+        head = INVAL_ENTRY_OUT.pack(parent, len(name), 0)
+        self._tell(Notify.INVAL_ENTRY, head + name + b"\0")
+
+    def _tell(self, code: Notify, payload: bytes) -> None:
+        try:
+            self._write(notification(code, payload))
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:  # the kernel did not know it
+                raise
+
+    def drop_pages(self, number: int) -> None:
+        """Drop the cached pages of *number*, which a write that is not answered yet went past.
+
+        Linux drops them before an O_DIRECT write and, if that is asynchronous, not after it: a page that
+        was read meanwhile would stay as it was.  Gives up where the write itself holds a page.
+        """
+        thread = threading.Thread(target=self._drop, args=(number,), daemon=True)
+        thread.start()
+        thread.join(_PATIENCE_S)
+
+    def _drop(self, number: int) -> None:
+        try:
+            self.inode(number)
+        except OSError:
+            pass  # unmounted meanwhile

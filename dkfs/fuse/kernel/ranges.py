@@ -1,0 +1,152 @@
+"""Requests about ranges and flags of files, and what no file system in user space has to serve."""
+
+import errno
+import os
+from typing import Final
+
+from dkfs.fuse.kernel.entries import extended_attributes
+from dkfs.fuse.kernel.messages import (
+    COPY_FILE_RANGE_IN,
+    COPY_FILE_RANGE_OUT,
+    FALLOCATE_IN,
+    IOCTL_COMPAT,
+    IOCTL_DIR,
+    IOCTL_IN,
+    IOCTL_OUT,
+    LSEEK_IN,
+    LSEEK_OUT,
+    STATX_IN,
+    SYNCFS_IN,
+    WRITE_OUT,
+    Op,
+)
+from dkfs.fuse.kernel.request import (
+    HEADER_SIZE,
+    Answer,
+    Handler,
+    Request,
+    Work,
+    error,
+    invalid,
+    refuse_virtual,
+)
+from dkfs.fuse.kernel.system import syncfs
+from dkfs.overlay.backing import by_fd
+from dkfs.overlay.flags import ioctl
+from dkfs.overlay.mounted import FileSystem
+from dkfs.overlay.virtual import VIRTUAL
+
+_MOST: Final = 0x7FFFF000  # bytes: MAX_RW_COUNT; WRITE_OUT can say no more than 32 bits
+
+
+class RangeRequests:
+    """See the module."""
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._table = fs.table
+        self._files = fs.files
+        self._attributes = fs.attributes
+        self._virtual = fs.virtual
+        self._recorder = fs.recorder
+        self._valid_s = int(fs.valid_s)
+
+    def handlers(self) -> dict[int, Handler]:
+        """Return the handler of each request."""
+        copy_size = HEADER_SIZE + COPY_FILE_RANGE_IN.size
+        return {
+            Op.FALLOCATE: Handler(
+                self.fallocate, HEADER_SIZE + FALLOCATE_IN.size, "fallocate", makes_changes=True
+            ),
+            Op.LSEEK: Handler(self.lseek, HEADER_SIZE + LSEEK_IN.size, "lseek"),
+            Op.COPY_FILE_RANGE: Handler(
+                self.copy_file_range, copy_size, "copy_file_range", makes_changes=True
+            ),
+            Op.COPY_FILE_RANGE_64: Handler(
+                self.copy_file_range_64, copy_size, "copy_file_range", makes_changes=True
+            ),
+            Op.IOCTL: Handler(self.ioctl, HEADER_SIZE + IOCTL_IN.size, "ioctl"),
+            Op.STATX: Handler(self.statx, HEADER_SIZE + STATX_IN.size, "statx"),
+            Op.SYNCFS: Handler(self.syncfs, HEADER_SIZE + SYNCFS_IN.size, "syncfs"),
+        }
+
+    def fallocate(self, request: Request) -> bytes:
+        number, offset, length, mode, _ = FALLOCATE_IN.unpack_from(request.buffer, HEADER_SIZE)
+        refuse_virtual(number)
+        self._files.fallocate(number, mode, _signed(offset), _signed(length))
+        return b""
+
+    def lseek(self, request: Request) -> bytes:
+        number, offset, whence, _ = LSEEK_IN.unpack_from(request.buffer, HEADER_SIZE)
+        if number >= VIRTUAL:
+            raise error(errno.EINVAL)
+        return LSEEK_OUT.pack(self._files.seek(number, _signed(offset), whence))
+
+    def copy_file_range(self, request: Request) -> bytes:
+        return WRITE_OUT.pack(self._copied(request), 0)
+
+    def copy_file_range_64(self, request: Request) -> bytes:
+        return COPY_FILE_RANGE_OUT.pack(self._copied(request))
+
+    def _copied(self, request: Request) -> int:
+        source, source_offset, _, target, target_offset, length, flags = (
+            COPY_FILE_RANGE_IN.unpack_from(request.buffer, HEADER_SIZE)
+        )
+        if flags:
+            raise invalid()
+        refuse_virtual(target)
+        if source >= VIRTUAL:
+            raise error(errno.EXDEV)  # the kernel copies by reading and writing
+        return self._files.copy_range(
+            source, _signed(source_offset), target, _signed(target_offset), min(length, _MOST)
+        )
+
+    def ioctl(self, request: Request) -> bytes:
+        number, flags, command, _, in_size, out_size = IOCTL_IN.unpack_from(
+            request.buffer, HEADER_SIZE
+        )
+        at = HEADER_SIZE + IOCTL_IN.size
+        if at + in_size > request.size:
+            raise invalid()
+        if number >= VIRTUAL or flags & IOCTL_COMPAT:
+            raise error(errno.ENOTTY)
+        data = bytes(request.view[at : at + in_size])
+        if flags & IOCTL_DIR:
+            result = self._ioctl_of_directory(request.node, command, data, out_size)
+        else:
+            result = self._files.ioctl(number, command, data, out_size)
+        return IOCTL_OUT.pack(0, 0, 0, 0) + result
+
+    def _ioctl_of_directory(self, number: int, command: int, data: bytes, room: int) -> bytes:
+        path = by_fd(self._table.fd(self._table[number]))
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return ioctl(fd, command, data, room)
+        finally:
+            os.close(fd)
+
+    def statx(self, request: Request) -> bytes:
+        number = request.node
+        if number >= VIRTUAL:
+            raise error(errno.ENOSYS)
+        inode = self._table[number]
+        status = self._attributes.get(inode)
+        return extended_attributes(status, number, self._valid_s, self._attributes.born(inode))
+
+    def syncfs(self, request: Request) -> Answer:
+        seq = self._attributes.syncfs()
+        recorder, root_fd = self._recorder, self._table.root.fd
+
+        def sync() -> bytes:
+            recorder.hurry()
+            syncfs(root_fd)
+            recorder.wait(seq)
+            return b""
+
+        return Work(sync, can_be_given_up=True)
+
+
+def _signed(value: int) -> int:
+    """Return what the kernel, whose loff_t is signed, sent as *value*; raises OSError(EINVAL)."""
+    if value >= 1 << 63:
+        raise invalid()
+    return value

@@ -1,0 +1,40 @@
+"""System calls on the device and of mounting that the standard library does not offer."""
+
+import ctypes
+import os
+from typing import Final
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# sys/mount.h; the words are mount(8)'s.
+_MS_FLAGS: Final = {
+    "ro": 1,
+    "nosuid": 2,
+    "nodev": 4,
+    "noexec": 8,
+    "sync": 16,
+    "dirsync": 128,
+    "noatime": 1024,
+}
+
+
+def _failed() -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code))
+
+
+def mount(device: int, source: str, target: bytes, options: set[str]) -> None:
+    """Mount the connection *device*, an fd of /dev/fuse, on *target* by mount(2); raises OSError."""
+    flags = sum(_MS_FLAGS.get(word, 0) for word in options)
+    flags |= sum(_MS_FLAGS[f"no{word}"] for word in ("suid", "dev") if word not in options)
+    data = (
+        f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
+        f",default_permissions{',allow_other' if 'allow_other' in options else ''}"
+    )
+    if _libc.mount(os.fsencode(source), target, b"fuse.dkfs", flags, data.encode()) != 0:
+        raise _failed()
+
+
+def syncfs(fd: int) -> None:
+    """Make everything on the file system of *fd*, not an O_PATH one, durable; raises OSError."""
+    if _libc.syncfs(fd) != 0:
+        raise _failed()
