@@ -43,8 +43,13 @@ def archive(where: Path, copies: int) -> Path:
     path = where / f"tree{copies}.tar"
     if not path.exists():
         with tarfile.open(path, "w") as tar:
-            tar.add(tree(where, copies), arcname="tree")
+            tar.add(tree(where, copies), arcname="tree", filter=_whole_seconds)
     return path
+
+
+def _whole_seconds(about: tarfile.TarInfo) -> tarfile.TarInfo:
+    about.mtime = int(about.mtime)  # bindfs loses the nanoseconds
+    return about
 
 
 def compressed(where: Path, copies: int) -> Path:
