@@ -81,7 +81,7 @@ def add_mount_flags(parser: Parser) -> None:
         metavar="TIME",
         help="verify everything in the store so often, slowly (default 30d; 0 = never)",
     )
-    group.add_argument("--engine", metavar="NAME", help="auto (default) or pyfuse3")
+    group.add_argument("--engine", metavar="NAME", help="auto (default), kernel or pyfuse3")
     group.add_argument("--io", metavar="MODE", help="strict (default)")
 
 

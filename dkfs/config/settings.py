@@ -11,7 +11,7 @@ from dkfs.store.encoders import EncodingPolicy
 from dkfs.store.reserve import RESERVE_SIZE
 
 Snapdir = Literal["hidden", "visible", "disabled"]
-Engine = Literal["auto", "pyfuse3"]
+Engine = Literal["auto", "kernel", "pyfuse3"]
 Io = Literal["strict"]
 HashAlgo = Literal["blake3", "sha256"]
 Prefer = Literal["newer", "store", "dir"]

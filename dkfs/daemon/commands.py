@@ -17,8 +17,7 @@ from dkfs.daemon.listener import Say
 from dkfs.daemon.maintenance import Maintenance
 from dkfs.daemon.scrubbing import Scrubbing
 from dkfs.errors import StoreError, UsageError
-from dkfs.fuse import connection
-from dkfs.fuse.invalidate import invalidate
+from dkfs.fuse.engine import Engine
 from dkfs.history.rollback import Move, redo, rollback, undo
 from dkfs.history.versions import check_tag_name, parse_version
 from dkfs.model.ids import Seq
@@ -42,9 +41,12 @@ class Stop(Protocol):
 class Commands:
     """The commands by name; all run in the loop's thread, between requests of the kernel."""
 
-    def __init__(self, settings: MountSettings, fs: FileSystem, *, stop: Stop) -> None:
+    def __init__(
+        self, settings: MountSettings, fs: FileSystem, engine: Engine, *, stop: Stop
+    ) -> None:
         self._settings = settings
         self._fs = fs
+        self._engine = engine
         self._stop = stop
         self._since = time.time()
         self._ended = trio.Event()
@@ -112,7 +114,7 @@ class Commands:
             "state_dir": os.fspath(settings.state_dir),
             "mountpoint": os.fspath(settings.mountpoint),
             "store": os.fspath(settings.store),
-            "engine": "pyfuse3",
+            "engine": self._engine.name,
             "io": settings.io,
             "last": fs.recorder.committed,
             "queued_operations": fs.recorder.queued,
@@ -177,7 +179,7 @@ class Commands:
         rolled = self._fs.rollback.roll_back(move, NOBODY, dry_run=request.get("dry_run") is True)
         self._fs.count.again()
         await trio.to_thread.run_sync(
-            invalidate, rolled.stale, os.fsencode(self._settings.mountpoint)
+            self._engine.invalidate, rolled.stale, os.fsencode(self._settings.mountpoint)
         )
         return _rolled(rolled, move.target)
 
@@ -189,7 +191,7 @@ class Commands:
         with trio.move_on_after(OTHERS_S):
             await self._ended.wait()
         if not self._ended.is_set():
-            connection.end()  # another namespace still has the mount
+            self._engine.end()  # another namespace still has the mount
         await self._ended.wait()
         if self._fs.recorder.queued or not self._fs.recorder.is_recording:
             raise StoreError(f"not everything is recorded: {self._fs.recorder.failure}")

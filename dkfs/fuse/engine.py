@@ -1,14 +1,23 @@
 """What an engine is: a way to serve a file system to the kernel; and which one is used.
 
-There are two: `pyfuse3`, through libfuse, and `kernel`, which speaks the protocol itself.
+There are two: `pyfuse3`, through libfuse, and `kernel`, which speaks the protocol itself.  `auto` is
+the kernel engine where the kernel's protocol is one that it speaks, else pyfuse3.
 """
 
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.rollback import Stale
+
+log = logging.getLogger(__name__)
+
+
+class NotSupportedError(Exception):
+    """The kernel's protocol is not one that an engine speaks."""
 
 
 class Meter(Protocol):
@@ -55,3 +64,54 @@ class Engine(Invalidator, Protocol):
     def end(self) -> None:
         """Make serve() return, although somebody may still use the mount; in the loop's thread."""
         ...
+
+
+def choose(name: str) -> Engine:
+    """Return the engine that `-o engine=` *name* asks for: auto, kernel or pyfuse3."""
+    # Imported here: what is not used, libfuse above all, is not to be loaded.
+    if name == "pyfuse3":
+        from dkfs.fuse.libfuse import Pyfuse3Engine  # noqa: PLC0415
+
+        return Pyfuse3Engine()
+    from dkfs.fuse.kernel.connection import KernelEngine  # noqa: PLC0415
+
+    return KernelEngine() if name == "kernel" else _Auto(KernelEngine())
+
+
+class _Auto:
+    """The first engine that there is a connection with."""
+
+    def __init__(self, first: Engine) -> None:
+        self._engine = first
+
+    @property
+    def name(self) -> str:
+        """See Engine."""
+        return self._engine.name
+
+    @contextmanager
+    def mounted(
+        self, fs: FileSystem, meter: Meter, mountpoint: Path, *, source: str, options: set[str]
+    ) -> Iterator[None]:
+        """See Engine."""
+        try:
+            with self._engine.mounted(fs, meter, mountpoint, source=source, options=options):
+                yield
+                return
+        except NotSupportedError as exc:
+            log.info("%s: going on with the engine pyfuse3", exc)
+        self._engine = choose("pyfuse3")
+        with self._engine.mounted(fs, meter, mountpoint, source=source, options=options):
+            yield
+
+    async def serve(self) -> None:
+        """See Engine."""
+        await self._engine.serve()
+
+    def end(self) -> None:
+        """See Engine."""
+        self._engine.end()
+
+    def invalidate(self, stale: Stale, mountpoint: bytes) -> None:
+        """See Invalidator."""
+        self._engine.invalidate(stale, mountpoint)

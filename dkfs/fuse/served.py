@@ -15,20 +15,9 @@ from typing import Any, Protocol
 from pyfuse3 import FUSEError
 
 from dkfs.errors import DkfsError
+from dkfs.fuse.engine import Meter
 
 log = logging.getLogger(__name__)
-
-
-class Meter(Protocol):
-    """What the adapter tells the metrics."""
-
-    def observe_request(self, operation: str, seconds: float) -> None:
-        """Hear how long a request took."""
-        ...
-
-    def count_internal_error(self) -> None:
-        """Hear of an error that is a bug of dkfs."""
-        ...
 
 
 class Served(Protocol):

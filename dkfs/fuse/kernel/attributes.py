@@ -87,6 +87,8 @@ class AttributeRequests:
         atime_ns, mtime_ns, _, mode, _, uid, gid, _ = fields[8:]
         number = request.node
         refuse_virtual(number)
+        if size < 0 and valid & _SIZE:
+            raise invalid()
         now_ns = time.clock_gettime_ns(_COARSE_CLOCK) if valid & (_ATIME_NOW | _MTIME_NOW) else 0
         new = NewAttributes(
             mode=mode & 0o7777 if valid & _MODE else None,

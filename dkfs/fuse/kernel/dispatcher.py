@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable
 
 from dkfs.errors import DkfsError
-from dkfs.fuse.engine import Meter
+from dkfs.fuse.engine import Meter, NotSupportedError
 from dkfs.fuse.kernel.attributes import AttributeRequests
 from dkfs.fuse.kernel.directories import DirectoryRequests
 from dkfs.fuse.kernel.files import FileRequests
 from dkfs.fuse.kernel.messages import FORGET_IN, IN_HEADER, INTERRUPT_IN, OUT_HEADER, Op, refusal
 from dkfs.fuse.kernel.names import NameRequests
-from dkfs.fuse.kernel.negotiate import NotSupportedError, Terms, negotiate
+from dkfs.fuse.kernel.negotiate import Terms, negotiate
 from dkfs.fuse.kernel.notify import Notifier
 from dkfs.fuse.kernel.ranges import RangeRequests
 from dkfs.fuse.kernel.request import (

@@ -106,7 +106,7 @@ class FileRequests:
 
     def read(self, request: Request) -> Answer:
         number, offset, size, *_ = READ_IN.unpack_from(request.buffer, HEADER_SIZE)
-        if size > MAX_WRITE:
+        if size > MAX_WRITE or offset < 0:
             raise invalid()
         if number >= VIRTUAL:
             return Work(lambda: self._virtual.read(number, offset, size))
@@ -128,7 +128,7 @@ class FileRequests:
 
     def write(self, request: Request) -> Answer:
         number, offset, size, how, _, flags, _ = WRITE_IN.unpack_from(request.buffer, HEADER_SIZE)
-        if _DATA + size > request.size:
+        if _DATA + size != request.size or offset < 0:
             raise invalid()
         refuse_virtual(number)
         data = request.view[_DATA : _DATA + size]

@@ -2,7 +2,8 @@
 
 Source: linux/fuse.h.  Everything is little-endian as on x86-64 and arm64 (the protocol has the
 machine's byte order), and each structure is a multiple of 8 bytes.  Times are signed seconds and
-nanoseconds: the header says uint64, the kernel stores them into a signed time64_t.
+nanoseconds: the header says uint64, the kernel stores them into a signed time64_t.  Offsets of READ
+and WRITE and the size of SETATTR are read as signed too, as loff_t is.
 """
 
 import struct
@@ -193,7 +194,7 @@ FORGET_ONE: Final = struct.Struct("<QQ")  # nodeid, nlookup
 BATCH_FORGET_IN: Final = struct.Struct("<II")  # count, -
 GETATTR_IN: Final = struct.Struct("<IIQ")  # flags, -, fh
 # valid, -, fh, size, lock_owner, atime, mtime, ctime, the nanoseconds of each, mode, -, uid, gid, -
-SETATTR_IN: Final = struct.Struct("<IIQQQqqqIIIIIIII")
+SETATTR_IN: Final = struct.Struct("<IIQqQqqqIIIIIIII")
 MKNOD_IN: Final = struct.Struct("<IIII")  # mode, rdev, umask, -; name
 MKDIR_IN: Final = struct.Struct("<II")  # mode, umask; name
 RENAME_IN: Final = struct.Struct("<Q")  # newdir; old name, new name
@@ -201,8 +202,8 @@ RENAME2_IN: Final = struct.Struct("<QII")  # newdir, flags, -; old name, new nam
 LINK_IN: Final = struct.Struct("<Q")  # oldnodeid; new name
 OPEN_IN: Final = struct.Struct("<II")  # flags, open_flags
 CREATE_IN: Final = struct.Struct("<IIII")  # flags, mode, umask, open_flags; name
-READ_IN: Final = struct.Struct("<QQIIQII")  # fh, offset, size, read_flags, lock_owner, flags, -
-WRITE_IN: Final = struct.Struct("<QQIIQII")  # fh, offset, size, write_flags, owner, flags, -; data
+READ_IN: Final = struct.Struct("<QqIIQII")  # fh, offset, size, read_flags, lock_owner, flags, -
+WRITE_IN: Final = struct.Struct("<QqIIQII")  # fh, offset, size, write_flags, owner, flags, -; data
 RELEASE_IN: Final = struct.Struct("<QIIQ")  # fh, flags, release_flags, lock_owner
 FLUSH_IN: Final = struct.Struct("<QIIQ")  # fh, -, -, lock_owner
 FSYNC_IN: Final = struct.Struct("<QII")  # fh, fsync_flags, -

@@ -6,6 +6,7 @@ The flags that are taken, and why the others are not, are in docs/decisions/0009
 from dataclasses import dataclass
 from typing import Final
 
+from dkfs.fuse.engine import NotSupportedError
 from dkfs.fuse.kernel.messages import (
     INIT_FLAGS2_IN,
     INIT_IN,
@@ -49,10 +50,6 @@ _WANTED_BY_ROOT: Final = Init.HANDLE_KILLPRIV_V2 | Init.PASSTHROUGH
 
 
 _NOTHING: Final = Init(0)
-
-
-class NotSupportedError(Exception):
-    """The kernel's protocol is not one that this engine speaks."""
 
 
 @dataclass(frozen=True, slots=True)

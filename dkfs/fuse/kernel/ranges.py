@@ -4,7 +4,7 @@ import errno
 import os
 from typing import Final
 
-from dkfs.fuse.kernel.entries import extended_attributes
+from dkfs.fuse.kernel.entries import extended_attributes, virtual_extended_attributes
 from dkfs.fuse.kernel.messages import (
     COPY_FILE_RANGE_IN,
     COPY_FILE_RANGE_OUT,
@@ -78,7 +78,8 @@ class RangeRequests:
     def lseek(self, request: Request) -> bytes:
         number, offset, whence, _ = LSEEK_IN.unpack_from(request.buffer, HEADER_SIZE)
         if number >= VIRTUAL:
-            raise error(errno.EINVAL)
+            size = self._virtual.getattr(request.node).size
+            return LSEEK_OUT.pack(_seek(size, _signed(offset), whence))
         return LSEEK_OUT.pack(self._files.seek(number, _signed(offset), whence))
 
     def copy_file_range(self, request: Request) -> bytes:
@@ -127,7 +128,8 @@ class RangeRequests:
     def statx(self, request: Request) -> bytes:
         number = request.node
         if number >= VIRTUAL:
-            raise error(errno.ENOSYS)
+            # Not ENOSYS: the kernel would not ask again, of no file.
+            return virtual_extended_attributes(self._virtual.getattr(number))
         inode = self._table[number]
         status = self._attributes.get(inode)
         return extended_attributes(status, number, self._valid_s, self._attributes.born(inode))
@@ -143,6 +145,15 @@ class RangeRequests:
             return b""
 
         return Work(sync, can_be_given_up=True)
+
+
+def _seek(size: int, offset: int, whence: int) -> int:
+    """Return where data, or a hole, begins in a file of *size* bytes without holes; raises OSError."""
+    if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+        raise invalid()
+    if offset >= size:
+        raise error(errno.ENXIO)
+    return offset if whence == os.SEEK_DATA else size
 
 
 def _signed(value: int) -> int:

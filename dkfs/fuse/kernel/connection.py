@@ -1,0 +1,89 @@
+"""The kernel engine: mounts, agrees with the kernel, serves, tells it what to forget, unmounts."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from dkfs.fuse.engine import Meter
+from dkfs.fuse.kernel.device import Device
+from dkfs.fuse.kernel.dispatcher import Dispatcher
+from dkfs.fuse.kernel.notify import Notifier
+from dkfs.fuse.kernel.server import Server
+from dkfs.overlay.mounted import FileSystem
+from dkfs.overlay.rollback import Stale
+
+# A thread of ours that looked into the mount while we are killed would keep the mount, and us, alive.
+_LOOK: Final = """
+import os, sys
+for path in sys.stdin.buffer.read().split(b"\\0"):
+    try:
+        os.stat(path, follow_symlinks=False)
+    except OSError:
+        pass
+"""
+
+
+class KernelEngine:
+    """See Engine."""
+
+    name = "kernel"
+
+    def __init__(self) -> None:
+        self._server: Server | None = None
+        self._notifier: Notifier | None = None
+
+    @contextmanager
+    def mounted(
+        self, fs: FileSystem, meter: Meter, mountpoint: Path, *, source: str, options: set[str]
+    ) -> Iterator[None]:
+        """See Engine; raises NotSupportedError too: then nothing is mounted."""
+        device = Device.mounted(mountpoint, source=source, options=options)
+        notifier = Notifier(device.tell)
+        server = Server(device, Dispatcher(fs, meter, notifier=notifier, is_root=device.is_ours))
+        self._server, self._notifier = server, notifier
+        try:
+            server.shake_hands()
+            device.read_ahead()
+            yield
+        finally:
+            device.unmount()
+            device.close()
+            server.close()
+
+    async def serve(self) -> None:
+        """See Engine."""
+        assert self._server is not None
+        await self._server.serve()
+
+    def end(self) -> None:
+        """See Engine."""
+        if self._server is not None:
+            self._server.end()
+
+    def invalidate(self, stale: Stale, mountpoint: bytes) -> None:
+        """See Invalidator."""
+        notifier = self._notifier
+        assert notifier is not None
+        for directory, name in stale.names:
+            notifier.entry(directory, name)
+        for number in stale.inodes:
+            notifier.inode(number)
+        if stale.sizes:
+            # The kernel appends at the size that it last heard of, and does not ask before it does.
+            _look_at([os.path.join(mountpoint, path) for path in stale.sizes])
+
+
+def _look_at(paths: list[bytes]) -> None:
+    """Have another process ask for the attributes of *paths*."""
+    with contextlib.suppress(OSError):
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _LOOK],
+            input=b"\0".join(paths),
+            check=False,
+            cwd="/",
+        )

@@ -1,0 +1,156 @@
+"""The loop: takes requests from the device until there are none, and waits for more in trio.
+
+What is cheap is answered at once, in the loop's thread.  What is not is done by a thread that writes
+the reply itself; one slow request never holds up the others.
+"""
+
+import errno
+import logging
+import select
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from dkfs.fuse.kernel.device import Device
+from dkfs.fuse.kernel.dispatcher import Dispatcher
+from dkfs.fuse.kernel.messages import READ_LEAST, refusal
+from dkfs.fuse.kernel.negotiate import MAX_WRITE
+from dkfs.fuse.kernel.request import Deferred, Held
+from dkfs.fuse.kernel.workers import Workers
+
+log = logging.getLogger(__name__)
+
+_BURST: Final = 64  # requests; after so many in a row other tasks get their turn
+_LINGER_MS: Final = 1  # to wait for the next request before going through trio
+_INIT_S: Final = 10.0  # for the kernel to say what it offers: it does so at once
+_SIGKILL: Final = 1 << 8  # in the sets of /proc/PID/status
+
+
+class Server:
+    """Serves one connection."""
+
+    def __init__(self, device: Device, dispatcher: Dispatcher) -> None:
+        self._device = device
+        self._dispatcher = dispatcher
+        self._buffers = [bytearray(MAX_WRITE + READ_LEAST)]
+        self._workers = Workers()
+        self._underway: dict[int, Deferred] = {}  # by the number of the request
+        self._held: list[Held] = []  # in the order in which they came
+        self._waits_for_room = False
+        self._scope = trio.CancelScope()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._poll = select.poll()
+        self._poll.register(device.fd, select.POLLIN)
+        self._is_gone = False
+        dispatcher.interrupted = self._interrupted
+
+    def shake_hands(self) -> None:
+        """Answer INIT; raises NotSupportedError if there is no agreement."""
+        while not self._dispatcher.is_ready:
+            if not self._device.wait(_INIT_S) or not self._step():
+                break
+            if self._dispatcher.refused is not None:
+                raise self._dispatcher.refused
+
+    async def serve(self) -> None:
+        """Answer requests until the mount is gone, or end() is called."""
+        self._token = trio.lowlevel.current_trio_token()
+        with self._scope:
+            while not self._is_gone:
+                if self._drain():
+                    await trio.lowlevel.checkpoint()
+                elif not self._is_gone:
+                    await trio.lowlevel.wait_readable(self._device.fd)
+
+    def end(self) -> None:
+        """Make serve() return; in the loop's thread."""
+        self._scope.cancel()
+
+    def close(self) -> None:
+        """Wait for what is still under way."""
+        self._workers.close()
+
+    def _drain(self) -> bool:
+        """Serve what is there; return whether there may be more."""
+        for _ in range(_BURST):
+            if not self._step() and (self._is_gone or not self._poll.poll(_LINGER_MS)):
+                return False
+        return True
+
+    def _step(self) -> bool:
+        """Serve one request; return whether there was one."""
+        size = self._device.read(self._buffers)
+        if size <= 0:
+            self._is_gone = size < 0
+            return False
+        reply = self._dispatcher.handle(self._buffers[0], size)
+        if isinstance(reply, Deferred):
+            self._defer(reply)
+        elif reply is not None:
+            self._device.answer(reply)
+        return True
+
+    # What takes time
+
+    def _defer(self, deferred: Deferred) -> None:
+        self._underway[deferred.unique] = deferred
+        if isinstance(deferred, Held):
+            self._held.append(deferred)
+            self._wait_for_room(deferred)
+        else:
+            self._workers.do(lambda: self._finish(deferred))
+
+    def _finish(self, deferred: Deferred) -> None:
+        """Finish *deferred* and answer; in a thread."""
+        reply = deferred.finish()
+        if self._underway.pop(deferred.unique, None) is not None:
+            self._device.answer(reply)
+
+    def _wait_for_room(self, held: Held) -> None:
+        if self._waits_for_room:
+            return
+        self._waits_for_room = True
+
+        def wait() -> None:
+            held.wait()
+            assert self._token is not None
+            self._token.run_sync_soon(self._go_on)
+
+        self._workers.do(wait)
+
+    def _go_on(self) -> None:
+        """Handle what was held back while the recorder was behind."""
+        self._waits_for_room = False
+        held, self._held = self._held, []
+        for each in held:
+            if self._underway.pop(each.unique, None) is None:
+                continue  # given up
+            reply = self._dispatcher.handle(each.request)
+            if isinstance(reply, Deferred):
+                self._defer(reply)
+            elif reply is not None:
+                self._device.answer(reply)
+
+    def _interrupted(self, unique: int) -> None:
+        """Give up request *unique* if who asked is dying.
+
+        A signal that a program handles interrupts no write and no fsync on Linux, and programs count on that.
+        """
+        deferred = self._underway.get(unique)
+        if deferred is None or deferred.pid is None or not _is_dying(deferred.pid):
+            return
+        if self._underway.pop(unique, None) is not None:
+            self._device.answer(refusal(unique, errno.EINTR))
+
+
+def _is_dying(pid: int) -> bool:
+    """Return whether thread *pid* was killed; False if that cannot be seen."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return False
+    sets = [
+        line.split()[1] for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))
+    ]
+    return any(int(mask, 16) & _SIGKILL for mask in sets)

@@ -1,0 +1,38 @@
+"""The pyfuse3 engine: what adapter and connection do, behind the face that both engines have."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dkfs.fuse import connection, invalidate
+from dkfs.fuse.adapter import Operations
+from dkfs.fuse.engine import Meter
+from dkfs.overlay.mounted import FileSystem
+from dkfs.overlay.rollback import Stale
+
+
+class Pyfuse3Engine:
+    """See Engine."""
+
+    name = "pyfuse3"
+
+    @contextmanager
+    def mounted(
+        self, fs: FileSystem, meter: Meter, mountpoint: Path, *, source: str, options: set[str]
+    ) -> Iterator[None]:
+        """See Engine."""
+        operations = Operations(fs, meter)
+        with connection.mounted(operations, mountpoint, source=source, options=options):
+            yield
+
+    async def serve(self) -> None:
+        """See Engine."""
+        await connection.serve()
+
+    def end(self) -> None:
+        """See Engine."""
+        connection.end()
+
+    def invalidate(self, stale: Stale, mountpoint: bytes) -> None:
+        """See Invalidator."""
+        invalidate.invalidate(stale, mountpoint)
