@@ -75,7 +75,7 @@ def test_a_flag_beats_an_option_beats_the_environment_beats_the_file(
         (("--hash-algo", "md5"), "--hash-algo: 'md5', expected blake3 or sha256"),
         (("--ebpf-program", "x"), "--ebpf-program=x is not in this release"),
         (("-o", "colour"), "-o colour: unknown mount option"),
-        (("--engine", "kernel"), "--engine=kernel is not in this release"),
+        (("--engine", "fuse"), "--engine: 'fuse', expected auto or kernel or pyfuse3"),
     ],
 )
 def test_a_bad_flag_names_itself(words: tuple[str, ...], message: str) -> None:

@@ -92,7 +92,7 @@ def test_the_source_of_the_mount_is_the_state_dir_as_it_was_written_if_absolute(
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("engine", "kernel"), ("io", "hybrid"), ("io", "checkpoint")],
+    [("io", "hybrid"), ("io", "checkpoint")],
 )
 def test_what_is_not_built_is_refused_as_that(name: str, text: str) -> None:
     with pytest.raises(UsageError, match=f"^--{name}={text} is not in this release, expected "):
