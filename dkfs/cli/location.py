@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dkfs.cli.output import printable
-from dkfs.config.mounts import STORE_XATTR, Mount, containing, read_mounts
+from dkfs.config.mounts import READ_ONLY_XATTR, STORE_XATTR, Mount, containing, read_mounts
 from dkfs.config.sources import from_environment, from_file, merge
 from dkfs.config.values import Given, path
 from dkfs.errors import MountError, UsageError
@@ -85,6 +85,14 @@ def store_of(mount: Mount) -> Path:
                 f"the daemon of {name} is gone: mount it again, or `dkfs umount` it"
             ) from exc
         raise MountError(f"{name} does not tell its store: {exc.strerror}") from exc
+
+
+def is_read_only(mount: Mount) -> bool:
+    """Return whether the live dkfs *mount* only shows its directory and its store, and records nothing."""
+    try:
+        return bool(os.getxattr(mount.point, READ_ONLY_XATTR))
+    except OSError:
+        return False
 
 
 def _store_of(mount: Mount) -> Path | None:

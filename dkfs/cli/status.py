@@ -2,29 +2,35 @@
 
     dkfs status [MOUNTPOINT]
 
+Of a read-only mount it tells what its store holds, and what the mount does that records into it, if there is one.
+
 exit status:
-  0 mounted and recording, 1 not mounted or not recording, 2 usage, 4 store trouble
+  0 mounted and recording, or read-only, 1 not mounted or not recording, 2 usage, 4 store trouble
 """
 
 import argparse
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
-from dkfs.cli.asking import ask, number
-from dkfs.cli.location import find, store_of
+from dkfs.cli.asking import Answer, ask, number
+from dkfs.cli.location import find, is_read_only, store_of
 from dkfs.cli.output import aligned, emit, local_time, printable, size_text
 from dkfs.cli.parser import Parser, new_parser
 from dkfs.cli.scrubbing import last_text, scrub_lines
 from dkfs.cli.umount import find_mount
+from dkfs.config.mounts import Mount, containing
 from dkfs.daemon.control import scrub_members
 from dkfs.errors import MountError
+from dkfs.model.ids import Seq
 from dkfs.store import Store, verified
 
 _LABELS: Final = (
     ("state_dir", "state directory"),
     ("mountpoint", "mount point"),
     ("store", "store"),
+    ("recorded_at", "recorded by the mount at"),
     ("since", "mounted since"),
     ("pid", "daemon pid"),
     ("version", "dkfs"),
@@ -48,7 +54,7 @@ def add_parser() -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit status."""
-    store = store_of(find_mount(args.mountpoint)) if "mountpoint" in args else find(args).store
+    mount, store = _meant(args)
     with Store.open(store, writable=False) as opened, opened.read() as reader:
         last, size = reader.last, opened.size()
     stored = {"index_bytes": size.index_bytes, "segment_bytes": size.segment_bytes}
@@ -56,11 +62,35 @@ def run(args: argparse.Namespace) -> int:
         answer = ask(store, "status")
     except MountError:
         known = scrub_members(verified.load(store, verified.SCRUB))
-        _print({"store": os.fspath(store), "last": last, **known}, stored, args, "not mounted")
+        answer = {"store": os.fspath(store), "last": last, **known}
+    if mount is not None and is_read_only(mount):
+        _print(_viewed(mount, last, answer), stored, args, "read-only")
+        return 0
+    if "pid" not in answer:
+        _print(answer, stored, args, "not mounted")
         return 1
     recording = answer.get("recording") is True
     _print(answer, stored, args, "recording" if recording else "NOT recording")
     return 0 if recording else 1
+
+
+def _meant(args: argparse.Namespace) -> tuple[Mount | None, Path]:
+    """Return the mount that is asked about, if it is one, and its store."""
+    if "mountpoint" in args:
+        mount = find_mount(args.mountpoint)
+        return mount, store_of(mount)
+    location = find(args)
+    return containing(location.directory, location.mounts), location.store
+
+
+def _viewed(mount: Mount, last: Seq, answer: Answer) -> Answer:
+    """Return what is to be told of a read-only *mount*, where *answer* is of the mount that records, if there is one."""
+    recorded = {"recorded_at": answer["mountpoint"]} if "mountpoint" in answer else {}
+    kept = {
+        key: answer[key] for key in ("store", "scrub_finished", "scrub_damage") if key in answer
+    }
+    point = os.fsdecode(mount.point)
+    return {"mountpoint": point, "last": last, **kept, **recorded, "read_only": True}
 
 
 def _print(
@@ -68,7 +98,7 @@ def _print(
 ) -> None:
     if "json" in args:
         rest = {key: value for key, value in answer.items() if key != "message_type"}
-        emit("status", rest, stored, mounted="pid" in answer)
+        emit("status", rest, stored, mounted="pid" in answer or "read_only" in answer)
         return
     rows = [("state", printable(state))]
     rows += [(label, _text(key, answer)) for key, label in _LABELS if key in answer]

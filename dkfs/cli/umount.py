@@ -3,7 +3,7 @@
     dkfs umount MOUNTPOINT [-f]
 
 Asks the daemon to stop, and returns when its last version is committed, the mount is gone and the process has
-ended.  A mount whose daemon is gone is detached.
+ended.  A mount whose daemon is gone is detached.  A read-only mount has nothing to record, and only goes.
 
 With --force the mount is detached at once, even if files in it are open; the daemon ends and records what it
 still has when the last of them is closed.
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from dkfs.cli.asking import ask, number
-from dkfs.cli.location import store_of
+from dkfs.cli.location import is_read_only, store_of
 from dkfs.cli.output import emit, note, printable
 from dkfs.cli.parser import Parser, new_parser
 from dkfs.config.mounts import Mount, mounted_at, read_mounts
@@ -80,6 +80,9 @@ def _stop(mount: Mount) -> str:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOTCONN, errno.ECONNABORTED):
             return "detached"
         raise
+    if is_read_only(mount):
+        unmount(mount.point)
+        return "unmounted"
     process = _process(store)
     try:
         ask(store, "stop")
@@ -115,14 +118,20 @@ def _await_end(mount: Mount, process: int | None) -> None:
 
 def detach(point: bytes) -> None:
     """Take the mount at *point* out of the tree, open files or not; raises MountError."""
+    unmount(point, _MNT_DETACH)
+
+
+def unmount(point: bytes, flags: int = 0) -> None:
+    """Unmount *point*, with the *flags* of umount2(2); raises MountError."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(point, _MNT_DETACH) == 0:
+    if libc.umount2(point, flags) == 0:
         return
     code = ctypes.get_errno()
     if code != errno.EPERM:
         raise MountError(f"{printable(point)}: {os.strerror(code)}")
+    words = ("-u", "-z") if flags & _MNT_DETACH else ("-u",)
     done = subprocess.run(
-        ["fusermount3", "-u", "-z", point], capture_output=True, check=False, text=True
+        ["fusermount3", *words, point], capture_output=True, check=False, text=True
     )
     if done.returncode != 0:
         raise MountError(done.stderr.strip() or f"{printable(point)}: {os.strerror(code)}")

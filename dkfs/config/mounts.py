@@ -8,6 +8,7 @@ from typing import Final
 
 FSTYPE: Final = b"fuse.dkfs"
 STORE_XATTR: Final = "user.dkfs.store"  # on the root of every dkfs mount: the store's absolute path
+READ_ONLY_XATTR: Final = "user.dkfs.read-only"  # on the root of one that records nothing
 
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 

@@ -26,6 +26,7 @@ def resolve(given: Layer, *, base: Path) -> MountSettings:
     def default(name: str, text: str) -> Given:
         return given.get(name, Given(text, f"default {name}"))
 
+    is_read_only = boolean(default("read_only", "false"))  # then nothing is there to be measured
     state_given = default("state_dir", str(DEFAULT_STATE_DIR))
     state_dir = path(state_given, base=base)
     log_file = given.get("log_file")
@@ -34,7 +35,7 @@ def resolve(given: Layer, *, base: Path) -> MountSettings:
         mountpoint=path(default("mountpoint", str(state_dir)), base=base),
         store=path(default("store", str(DEFAULT_STORE)), base=base),
         allow_other=boolean(default("allow_other", "false")),
-        read_only=boolean(default("read_only", "false")),
+        read_only=is_read_only,
         suid=boolean(default("suid", "false")),
         dev=boolean(default("dev", "false")),
         exec=boolean(default("exec", "true")),
@@ -42,14 +43,16 @@ def resolve(given: Layer, *, base: Path) -> MountSettings:
         sync=boolean(default("sync", "false")),
         dirsync=boolean(default("dirsync", "false")),
         snapdir=choice(default("snapdir", "hidden"), ("hidden", "visible", "disabled")),
-        engine=choice(default("engine", "auto"), ("auto", "pyfuse3"), later=("kernel",)),
+        engine=choice(default("engine", "auto"), ("auto", "kernel", "pyfuse3")),
         io=choice(default("io", "strict"), ("strict",), later=("hybrid", "checkpoint")),
         fsname=default("fsname", _source(state_given, state_dir)).text,
         capture_interval_s=seconds(default("capture_interval", "1s")),
         hash_algo=choice(default("hash_algo", "blake3"), ("blake3", "sha256")),
         chunking=chunking_of(given),
         encoding=encoding_of(given),
-        metrics_addr=default("metrics_addr", DEFAULT_METRICS_ADDR).text or None,
+        metrics_addr=None
+        if is_read_only
+        else default("metrics_addr", DEFAULT_METRICS_ADDR).text or None,
         log_file=path(log_file, base=base) if log_file else None,
         debug=boolean(default("debug", "false")),
         budget=size(default("budget", "0")) or None,

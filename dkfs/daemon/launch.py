@@ -96,6 +96,10 @@ def _serve(
     lifeline: int | None,
 ) -> bool:
     # Imported here: trio, pyfuse3 and lmdb are for the process that serves, and not for a fork.
+    if settings.read_only:
+        from dkfs.daemon.viewing import view  # noqa: PLC0415
+
+        return view(settings, on_mounted=on_mounted, lifeline=lifeline)
     from dkfs.daemon.session import serve  # noqa: PLC0415
 
     return serve(settings, on_progress=on_progress, on_mounted=on_mounted, lifeline=lifeline)

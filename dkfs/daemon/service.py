@@ -1,9 +1,6 @@
 """What runs beside the requests of a mount: the clock that captures, signals, metrics, control."""
 
-import errno
 import logging
-import os
-import signal
 from collections.abc import Callable
 
 import trio
@@ -11,20 +8,18 @@ import trio
 from dkfs.config.settings import MountSettings
 from dkfs.core.location import BSDIFF, EXTENTS, PATCH, PLAIN, XDELTA, ZSTD
 from dkfs.daemon.budget import Budget
-from dkfs.daemon.commands import OTHERS_S, Commands
+from dkfs.daemon.commands import Commands
+from dkfs.daemon.ending import Ending
 from dkfs.daemon.listener import Listener
-from dkfs.daemon.remains import MARK, kill_remains
-from dkfs.errors import DkfsError, MountError
-from dkfs.fuse import connection
+from dkfs.errors import DkfsError
+from dkfs.fuse.engine import Engine
 from dkfs.history.recorder import Commit
 from dkfs.metrics.registry import Gauges, Metrics, Stored
 from dkfs.metrics.server import Server
 from dkfs.model.ids import Seq
-from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Store
 
-_ENDING = (signal.SIGTERM, signal.SIGINT)
 _RECOUNT_S = 10.0
 _ENCODINGS = {  # as metrics call them
     PLAIN: "none",
@@ -41,31 +36,25 @@ log = logging.getLogger(__name__)
 class Service:
     """Everything of one mount that is not a request of the kernel."""
 
-    def __init__(self, settings: MountSettings, store: Store, *, version: str) -> None:
+    def __init__(
+        self, settings: MountSettings, store: Store, engine: Engine, *, version: str
+    ) -> None:
         self._settings = settings
         self._store = store
+        self._engine = engine
         self.metrics = Metrics(self, version=version)
         self._fs: FileSystem | None = None
         self._ready = False
-        self._told = 0  # the signal that told it to end before anybody waited for one
+        self.ending = Ending(settings.mountpoint, cut=engine.end)
         self._commands: Commands | None = None
         self._budget: Budget | None = None
 
     def start(self, fs: FileSystem) -> None:
         """Serve *fs* from now on."""
         self._fs = fs
-        self._commands = Commands(self._settings, fs, stop=self.stop)
+        self._commands = Commands(self._settings, fs, self._engine, stop=self.ending.stop)
         maintenance = self._commands.maintenance
         self._budget = Budget(self._settings, self._store, maintenance, fs.recorder)
-
-    def take_signals(self) -> None:
-        """From now on a signal, the first or a second, ends the mount in an orderly way only."""
-
-        def take(number: int, _: object) -> None:
-            self._told = number
-
-        for number in _ENDING:
-            signal.signal(number, take)
 
     # Called by others
 
@@ -133,18 +122,18 @@ class Service:
         async with trio.open_nursery() as nursery:
             with Listener(self._store.path) as listener:
                 nursery.start_soon(self._tick)
-                nursery.start_soon(self._signals)
+                nursery.start_soon(self.ending.by_signal)
                 nursery.start_soon(listener.serve, self._commands)
                 if self._settings.metrics_addr:
                     # Before the starter is told, so that it still hears what is said of the address.
                     await nursery.start(Server(self.metrics).serve, self._settings.metrics_addr)
                 if lifeline is not None:
-                    nursery.start_soon(self._hold, lifeline)
+                    nursery.start_soon(self.ending.by_lifeline, lifeline)
                 nursery.start_soon(self._announce, on_mounted)
                 nursery.start_soon(self._count)
                 nursery.start_soon(self._budget.watch)
                 nursery.start_soon(self._commands.scrubbing.watch)
-                await connection.serve()
+                await self._engine.serve()
                 self._ready = False
                 await self._commands.drained()
                 nursery.cancel_scope.cancel()
@@ -178,42 +167,3 @@ class Service:
         while True:
             await trio.sleep(interval_s / 4)
             self._fs.tick(interval_s)
-
-    async def _signals(self) -> None:
-        with trio.open_signal_receiver(*_ENDING) as received:
-            number = self._told or await anext(received)
-            log.info("%s: unmounting", signal.Signals(number).name)
-            try:
-                await self.stop(lazily=False)
-                # The end of the mount ends this task, unless another namespace still has it.
-                await trio.sleep(OTHERS_S)
-            except MountError:
-                # Somebody still uses it, but dkfs was told to end.
-                await self.stop(lazily=True)
-            connection.end()
-            await trio.sleep_forever()
-
-    async def _hold(self, lifeline: int) -> None:
-        """End the mount, and what runs on it, when the other end of *lifeline* closes."""
-        mark = b""
-        while data := await self._read(lifeline):
-            mark += data
-        if mark:
-            await trio.to_thread.run_sync(kill_remains, MARK.encode() + b"=" + mark)
-        log.info("the process that started this mount is gone: unmounting")
-        await self.stop(lazily=True)
-        connection.end()
-
-    async def _read(self, fd: int) -> bytes:
-        await trio.lowlevel.wait_readable(fd)
-        return os.read(fd, 64)
-
-    async def stop(self, *, lazily: bool) -> None:
-        """Unmount; the requests still under way are served.  Raises MountError if it is busy."""
-        point = os.fsencode(self._settings.mountpoint)
-        try:
-            await trio.to_thread.run_sync(lambda: backing.unmount(point, lazily=lazily))
-        except OSError as exc:
-            if exc.errno == errno.EINVAL:
-                return  # not mounted any more
-            raise MountError(f"{self._settings.mountpoint}: {exc.strerror}") from None

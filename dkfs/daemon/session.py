@@ -18,8 +18,7 @@ from dkfs.config.mounts import mounted_at, read_mounts
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.service import Service
 from dkfs.errors import MountError
-from dkfs.fuse import connection
-from dkfs.fuse.adapter import Operations
+from dkfs.fuse.engine import choose
 from dkfs.history.recorder import Recorder
 from dkfs.history.replay import ReplayResult, check_reserved, reconcile
 from dkfs.overlay import backing
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 RESERVED = b".dkfs"
 # The recorder's thread computes while the loop serves: with the default of 5 ms each request would
 # wait that long for the interpreter (docs/decisions/0003).
-_SWITCH_INTERVAL_S = 0.00005
+SWITCH_INTERVAL_S = 0.00005
 
 
 # Hears how far a replay is: files done, files in all, bytes.
@@ -51,17 +50,17 @@ def serve(
     mount ends.  Raises DkfsError if the mount cannot be made.
     """
     prepare(settings)
-    # An import after this must not look into the mount: this process could not answer itself.
-    sys.path[:] = [p for p in sys.path if not is_below(p, settings.mountpoint)]
-    _raise_limits()
+    keep_imports_off(settings.mountpoint)
+    raise_limits()
     with ExitStack() as stack:
         root_fd = open_backing(settings, stack)
         store = open_store(settings, stack)
         os.umask(0)  # from here on modes are the application's business
         replayed, seconds = replay(settings, store, root_fd, on_progress=on_progress)
-        service = Service(settings, store, version=__version__)
+        engine = choose(settings.engine)
+        service = Service(settings, store, engine, version=__version__)
         service.metrics.observe_recovery(seconds=seconds, reason="startup", succeeded=True)
-        service.take_signals()
+        service.ending.take_signals()
         recorder = Recorder(
             store,
             clock_ns=time.time_ns,
@@ -74,13 +73,14 @@ def serve(
         for problem in replayed.problems:
             log.warning("replay: %s", problem)
         try:
-            with connection.mounted(
-                Operations(fs, service.metrics),
+            with engine.mounted(
+                fs,
+                service.metrics,
                 settings.mountpoint,
                 source=settings.fsname,
-                options=_options(settings),
+                options=options_of(settings),
             ):
-                sys.setswitchinterval(_SWITCH_INTERVAL_S)
+                sys.setswitchinterval(SWITCH_INTERVAL_S)
                 trio.run(service.run, on_mounted, lifeline)
         finally:
             complete = fs.close()
@@ -136,7 +136,7 @@ def open_backing(settings: MountSettings, stack: ExitStack) -> int:
     except OSError as exc:
         raise MountError(f"state directory {settings.state_dir}: {exc.strerror}") from None
     stack.callback(os.close, fd)
-    if reserved(settings) is not None:
+    if reserved(settings) is not None and not settings.read_only:
         check_reserved(fd)  # before a store is made
     return fd
 
@@ -172,17 +172,24 @@ def reserved(settings: MountSettings) -> bytes | None:
     return None if settings.snapdir == "disabled" else RESERVED
 
 
+def keep_imports_off(mountpoint: Path) -> None:
+    """Have no import after this look into the mount: this process could not answer itself."""
+    sys.path[:] = [p for p in sys.path if not is_below(p, mountpoint)]
+
+
 def is_below(path: str, directory: Path) -> bool:
     """Return whether *path*, relative to the current directory, is *directory* or inside it."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
 
 
-def _raise_limits() -> None:
+def raise_limits() -> None:
+    """Let this process have as many fds as it may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _options(settings: MountSettings) -> set[str]:
+def options_of(settings: MountSettings) -> set[str]:
+    """Return the mount options that the kernel is to hear."""
     options = (
         ("allow_other", settings.allow_other),
         ("ro", settings.read_only),

@@ -1,6 +1,7 @@
 """The pyfuse3 adapter: every request of the kernel becomes one call of the overlay; no behaviour."""
 
 import errno
+import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,9 +12,10 @@ import trio
 from pyfuse3 import EntryAttributes, FUSEError, RequestContext
 
 from dkfs.fuse import readiness
-from dkfs.fuse.convert import FOREVER_S, entry_of, statvfs_of, virtual_entry_of, wanted_of
+from dkfs.fuse.convert import entry_of, statvfs_of, virtual_entry_of, wanted_of
+from dkfs.fuse.engine import Meter
 from dkfs.fuse.invalidate import drop_pages
-from dkfs.fuse.served import Meter, changes, served
+from dkfs.fuse.served import changes, served
 from dkfs.model.ids import Seq
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
@@ -37,6 +39,7 @@ class Operations(pyfuse3.Operations):
         self._attributes = fs.attributes
         self._virtual = fs.virtual
         self._recorder = fs.recorder
+        self._entry_of = functools.partial(entry_of, valid_s=fs.valid_s)
         self.meter = meter
 
     # Names
@@ -50,9 +53,9 @@ class Operations(pyfuse3.Operations):
         except FileNotFoundError:
             entry = EntryAttributes()
             entry.st_ino = pyfuse3.InodeT(0)
-            entry.entry_timeout = FOREVER_S
+            entry.entry_timeout = self._fs.valid_s
             return entry
-        return entry_of(status, inode.id)
+        return self._entry_of(status, inode.id)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         try:
@@ -71,20 +74,20 @@ class Operations(pyfuse3.Operations):
     ) -> Any:
         self._refuse_virtual(parent_inode)
         inode, status = self._names.mknod(self._table[parent_inode], name, mode, rdev, ctx)
-        return entry_of(status, inode.id)
+        return self._entry_of(status, inode.id)
 
     @changes
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> Any:
         if parent_inode >= VIRTUAL:
             return virtual_entry_of(self._virtual.mkdir(parent_inode, name, ctx))
         inode, status = self._names.mkdir(self._table[parent_inode], name, mode, ctx)
-        return entry_of(status, inode.id)
+        return self._entry_of(status, inode.id)
 
     @changes
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> Any:
         self._refuse_virtual(parent_inode)
         inode, status = self._names.symlink(self._table[parent_inode], name, target, ctx)
-        return entry_of(status, inode.id)
+        return self._entry_of(status, inode.id)
 
     @changes
     def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> Any:
@@ -92,7 +95,7 @@ class Operations(pyfuse3.Operations):
         linked, status = self._names.link(
             self._table[inode], self._table[new_parent_inode], new_name, ctx
         )
-        return entry_of(status, linked.id)
+        return self._entry_of(status, linked.id)
 
     @changes
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
@@ -162,7 +165,7 @@ class Operations(pyfuse3.Operations):
             except FileNotFoundError:
                 continue
             if not pyfuse3.readdir_reply(
-                token, name, entry_of(status, table.number(status)), index + 3
+                token, name, self._entry_of(status, table.number(status)), index + 3
             ):
                 break
             table.found(directory, name, status).lookups += 1
@@ -230,7 +233,7 @@ class Operations(pyfuse3.Operations):
         number, inode, status = self._names.create(
             self._table[parent_inode], name, mode, flags, ctx
         )
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(number)), entry_of(status, inode.id)
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(number)), self._entry_of(status, inode.id)
 
     @served
     def open(self, inode: int, flags: int, ctx: RequestContext) -> Any:
@@ -312,7 +315,7 @@ class Operations(pyfuse3.Operations):
     def getattr(self, inode: int, ctx: RequestContext) -> Any:
         if inode >= VIRTUAL:
             return virtual_entry_of(self._virtual.getattr(inode))
-        return entry_of(self._attributes.get(self._table[inode]), inode)
+        return self._entry_of(self._attributes.get(self._table[inode]), inode)
 
     @changes
     def setattr(
@@ -325,7 +328,7 @@ class Operations(pyfuse3.Operations):
     ) -> Any:
         self._refuse_virtual(inode)
         status = self._attributes.set(self._table[inode], wanted_of(attr, fields), fh, ctx)
-        return entry_of(status, inode)
+        return self._entry_of(status, inode)
 
     @served
     def readlink(self, inode: int, ctx: RequestContext) -> Any:

@@ -13,7 +13,7 @@ import pyfuse3
 from dkfs.errors import MountError
 from dkfs.fuse import readiness
 from dkfs.fuse.adapter import Operations
-from dkfs.fuse.handshake import Handshake
+from dkfs.fuse.handshake import NOT_WANTED, Handshake
 from dkfs.overlay import backing
 
 # sys/mount.h; the words are mount(8)'s.
@@ -34,8 +34,10 @@ def mounted(
     operations: Operations, mountpoint: Path, *, source: str, options: set[str]
 ) -> Iterator[None]:
     """Mount on *mountpoint* for as long as the context lasts; raises MountError."""
-    handshake = _mount(mountpoint, source, options)
-    readiness.install(handshake)
+    # Of a directory that others write to, the kernel is to look whether its pages are still true.
+    unwanted = 0 if "ro" in options else NOT_WANTED
+    handshake = _mount(mountpoint, source, options, unwanted)
+    readiness.install(handshake, unwanted=unwanted)
     try:
         if handshake is not None:
             pyfuse3.init(operations, f"/dev/fd/{handshake.fd}", set())
@@ -53,7 +55,7 @@ def mounted(
         pyfuse3.close(unmount=handshake is None)
 
 
-def _mount(mountpoint: Path, source: str, options: set[str]) -> Handshake | None:
+def _mount(mountpoint: Path, source: str, options: set[str], unwanted: int) -> Handshake | None:
     """Mount by mount(2); None if that is not permitted, and fusermount3 has to do it."""
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     flags = sum(_MS_FLAGS.get(word, 0) for word in options)
@@ -64,7 +66,7 @@ def _mount(mountpoint: Path, source: str, options: set[str]) -> Handshake | None
     )
     target = os.fsencode(mountpoint)
     if _libc.mount(os.fsencode(source), target, b"fuse.dkfs", flags, data.encode()) == 0:
-        return Handshake(device)
+        return Handshake(device, unwanted=unwanted)
     code = ctypes.get_errno()
     os.close(device)
     if code == errno.EPERM:

@@ -8,17 +8,13 @@ from pyfuse3 import EntryAttributes
 from dkfs.overlay.attributes import NewAttributes
 from dkfs.overlay.virtual import VirtualStatus
 
-# dkfs owns the backing directory while it is mounted and invalidates by itself, so what the kernel
-# knows stays true: a day.  With short timeouts SQLite sees stale pages (facts in decisions/0003).
-FOREVER_S = 86_400.0
 
-
-def entry_of(status: os.stat_result, number: int) -> EntryAttributes:
-    """Return the entry of an inode that the kernel calls *number*."""
+def entry_of(status: os.stat_result, number: int, *, valid_s: float) -> EntryAttributes:
+    """Return the entry of an inode that the kernel calls *number*, which it may believe for *valid_s*."""
     entry = EntryAttributes()
     entry.st_ino = number
-    entry.entry_timeout = FOREVER_S
-    entry.attr_timeout = FOREVER_S
+    entry.entry_timeout = valid_s
+    entry.attr_timeout = valid_s
     entry.st_mode = status.st_mode
     entry.st_nlink = status.st_nlink
     entry.st_uid = status.st_uid

@@ -25,16 +25,17 @@ _HANDLE_KILLPRIV_V2 = 1 << 28
 _WANTED = _HANDLE_KILLPRIV_V2
 # Pages are invalidated by dkfs, which owns the backing directory.  With this flag the kernel drops
 # them whenever a refreshed mtime differs, under writes too, and SQLite reads stale ones (0003).
-_NOT_WANTED = _AUTO_INVAL_DATA
+NOT_WANTED = _AUTO_INVAL_DATA
 
 
 class Handshake:
     """One INIT, from the kernel through libfuse and back."""
 
-    def __init__(self, device: int, wanted: int = _WANTED) -> None:
-        """Take over *device*, an fd of /dev/fuse that is mounted."""
+    def __init__(self, device: int, *, wanted: int = _WANTED, unwanted: int = NOT_WANTED) -> None:
+        """Take over *device*, an fd of /dev/fuse that is mounted; of what the kernel offers, take *wanted*, not *unwanted*."""
         self._device = device
         self._wanted = wanted
+        self._unwanted = unwanted
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours = ours
         self.fd = theirs.detach()  # libfuse's, which closes it
@@ -42,12 +43,12 @@ class Handshake:
         self.is_done = False
 
     @classmethod
-    def between(cls, fd: int) -> "Handshake":
+    def between(cls, fd: int, *, unwanted: int = NOT_WANTED) -> "Handshake":
         """Come between the kernel and libfuse, whose *fd* leads to a mount that it made by itself.
 
         That is so for users, who may not take away capabilities either.
         """
-        made = cls(os.dup(fd), wanted=0)
+        made = cls(os.dup(fd), wanted=0, unwanted=unwanted)
         os.dup2(made.fd, fd, inheritable=False)
         os.close(made.fd)
         made.fd = fd
@@ -63,7 +64,7 @@ class Handshake:
         answer = bytearray(self._ours.recv(4096))
         if len(answer) >= _OUT_FLAGS.size:
             (flags,) = _OUT_FLAGS.unpack_from(answer)
-            flags = (flags | self._flags & self._wanted) & ~_NOT_WANTED
+            flags = (flags | self._flags & self._wanted) & ~self._unwanted
             struct.pack_into("<I", answer, _OUT_FLAGS_AT, flags)
         os.write(self._device, answer)
         os.dup2(self._device, self.fd, inheritable=False)

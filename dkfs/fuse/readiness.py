@@ -16,7 +16,7 @@ from typing import Any
 import pyfuse3
 import trio
 
-from dkfs.fuse.handshake import Handshake
+from dkfs.fuse.handshake import NOT_WANTED, Handshake
 
 _BURST = 64  # requests
 _LINGER_MS = 1
@@ -54,6 +54,7 @@ class _Readiness:
         self._fd = -1
         self._burst = 0
         self.handshake: Handshake | None = None  # to be done before anything else
+        self.unwanted = NOT_WANTED  # of what the kernel offers, if libfuse has mounted
 
     async def wait_readable(self, fd: int) -> None:
         """Return when *fd* is readable."""
@@ -62,7 +63,7 @@ class _Readiness:
             self._poll.register(fd, select.POLLIN)
             self._fd = fd
             if self.handshake is None:
-                self.handshake = Handshake.between(fd)
+                self.handshake = Handshake.between(fd, unwanted=self.unwanted)
         if self.handshake is not None:
             self.handshake.step()
             if not self.handshake.is_done:
@@ -97,12 +98,13 @@ def busy() -> Iterator[None]:
         _readiness.slow -= 1
 
 
-def install(handshake: Handshake | None) -> None:
+def install(handshake: Handshake | None, *, unwanted: int) -> None:
     """Make pyfuse3 wait our way, and do *handshake* first; to be called before pyfuse3.main().
 
-    Without one libfuse has mounted, and the handshake is made on its fd.
+    Without one libfuse has mounted, and the handshake is made on its fd, not taking *unwanted*.
     """
     _readiness.handshake = handshake
+    _readiness.unwanted = unwanted
     lowlevel = types.SimpleNamespace(
         wait_readable=_readiness.wait_readable,
         current_task=trio.lowlevel.current_task,

@@ -18,6 +18,7 @@ from dkfs.overlay.origin import Caller
 from dkfs.overlay.privileges import CAPABILITY, drop
 
 STORE_XATTR = b"user.dkfs.store"  # on the root: the path of the store; answered, never listed
+READ_ONLY_XATTR = b"user.dkfs.read-only"  # on the root of a mount that records nothing: b"1"
 
 
 class NewAttributes(NamedTuple):
@@ -45,12 +46,14 @@ class Attributes:
         files: Files,
         *,
         store_path: bytes,
+        is_read_only: bool = False,
     ) -> None:
         self._table = table
         self._journal = journal
         self._captures = captures
         self._files = files
         self._store_path = store_path
+        self._is_read_only = is_read_only
 
     def get(self, inode: Inode) -> os.stat_result:
         """Return the status of *inode*; raises OSError."""
@@ -168,6 +171,8 @@ class Attributes:
         """Return the value of *name*; raises OSError."""
         if name == STORE_XATTR and inode is self._table.root:
             return self._store_path
+        if name == READ_ONLY_XATTR and self._is_read_only and inode is self._table.root:
+            return b"1"
         if name == CAPABILITY and inode.plain:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
         path, follow = self._path(inode)
@@ -186,11 +191,26 @@ class Attributes:
         names = os.listxattr(path, follow_symlinks=follow)
         return [os.fsencode(name) for name in names]
 
-    def setxattr(self, inode: Inode, name: bytes, value: bytes, caller: Caller) -> None:
-        """Set *name* to *value*; raises OSError."""
+    def setxattr(
+        self,
+        inode: Inode,
+        name: bytes,
+        value: bytes,
+        caller: Caller,
+        *,
+        flags: int = 0,
+        kills_setgid: bool = False,
+    ) -> None:
+        """Set *name* to *value*, with *flags* of setxattr(2); raises OSError.
+
+        *kills_setgid*: *name* is an ACL, set by who may not keep the set-group-id bit.
+        """
         self._refuse_reserved(inode, name)
         fd = self._table.fd(inode)
-        os.setxattr(by_fd(fd), name, value)
+        os.setxattr(by_fd(fd), name, value, flags)
+        mode = os.fstat(fd).st_mode
+        if kills_setgid and mode & stat.S_ISGID:
+            os.chmod(by_fd(fd), stat.S_IMODE(mode) & ~stat.S_ISGID)
         inode.plain = False
         # Setting an ACL changes the mode.
         self._record(OpKind.SETXATTR, inode, os.fstat(fd), caller, xattrs_of(by_fd(fd)))

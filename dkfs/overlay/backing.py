@@ -20,6 +20,13 @@ _HANDLE_MOST = 128  # bytes: MAX_HANDLE_SZ in linux/fs.h
 _STATX_SIZE = 256  # bytes, of struct statx: linux/stat.h
 _STATX_BTIME_AT = 80  # offset of stx_btime: struct statx_timestamp {s64 sec; u32 nsec; s32 pad}
 
+# Every architecture has these numbers for system calls that are newer than 2019.
+_SYS_OPEN_TREE = 428
+_SYS_MOUNT_SETATTR = 442
+_OPEN_TREE_CLONE = 1
+_MOUNT_ATTR_RDONLY = 1  # linux/mount.h
+_MOUNT_ATTR = struct.Struct("=QQQQ")  # struct mount_attr: to set, to clear, propagation, userns_fd
+
 _HANDLE = struct.Struct("=Ii")  # struct file_handle, without the handle: its length and type
 _FICLONERANGE = 0x4020940D  # linux/fs.h
 _TIMESTAMP = struct.Struct("=qI")
@@ -113,6 +120,25 @@ def open_by_handle(root_fd: int, handle: bytes) -> int:
 def open_directory(path: Path) -> int:
     """Open the backing directory *path*; raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def read_only(fd: int) -> int:
+    """Return an fd of the directory *fd* through which nothing below it can be changed, whoever tries.
+
+    Without the privilege to make it (CAP_SYS_ADMIN, Linux 5.12) it is only another fd of it.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH
+    tree: int = _libc.syscall(_SYS_OPEN_TREE, fd, b"", flags)
+    if tree < 0:
+        return os.dup(fd)
+    try:
+        attributes = _MOUNT_ATTR.pack(_MOUNT_ATTR_RDONLY, 0, 0, 0)
+        size = len(attributes)
+        if _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, size) != 0:
+            return os.dup(fd)
+        return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
+    finally:
+        os.close(tree)
 
 
 def xattrs_of(target: int | bytes) -> dict[bytes, bytes]:

@@ -75,14 +75,20 @@ class InodeTable:
     """All known inodes, by the kernel's id."""
 
     def __init__(
-        self, root_fd: int, *, committed: Callable[[], Seq], most_fds: int | None = None
+        self,
+        root_fd: int,
+        *,
+        committed: Callable[[], Seq],
+        most_fds: int | None = None,
+        is_shared: bool = False,
     ) -> None:
         """Start with the root, held by *root_fd*, which stays the caller's.
 
         *committed* tells the last version in the store: until an inode's last operation is there,
-        only this table knows which node it is.
+        only this table knows which node it is.  *is_shared*: others move what is in the directory, too.
         """
         self._committed = committed
+        self._is_shared = is_shared
         self._lingering: deque[Inode] = deque()
         status = os.fstat(root_fd)
         self.root = Inode(ROOT_ID, status)
@@ -130,7 +136,17 @@ class InodeTable:
             self._place(inode, parent, name)
         elif inode.parent is None and inode is not self.root:
             self._place(inode, parent, name)
+        elif self._is_shared and (inode.parent is not parent or inode.name != name):
+            self._found_elsewhere(inode, parent, name)
         return inode
+
+    def _found_elsewhere(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        """Note where somebody moved *inode* to, unless it is known to be above *parent*, which was moved too then."""
+        above: Inode | None = parent
+        while above is not None and above is not inode:
+            above = above.parent
+        if above is None:
+            self.moved(inode, parent, name)
 
     def moved(self, inode: Inode, parent: Inode, name: bytes) -> None:
         """Note that *inode* is now *name* in *parent*."""

@@ -19,6 +19,9 @@ from dkfs.overlay.virtual import Virtual
 from dkfs.store import Store
 
 _LARGE = Chunking().threshold
+# dkfs owns the backing directory while it is mounted and invalidates by itself, so what the kernel
+# knows stays true: a day.  With short timeouts SQLite sees stale pages (docs/decisions/0003).
+FOREVER_S = 86_400.0
 
 
 class FileSystem:
@@ -34,15 +37,19 @@ class FileSystem:
         is_listed: bool = False,
         clock_ns: Callable[[], int],
         large_above: int = _LARGE,
+        is_read_only: bool = False,
     ) -> None:
         """Serve *root_fd*, recording to *recorder*.
 
         *reserved* is the root's name for the history, listed in it if *is_listed*.  A file of more than
-        *large_above* bytes is counted as large.
+        *large_above* bytes is counted as large.  *is_read_only*: nothing is changed here, but perhaps by others,
+        and *recorder* is an Onlooker.
         """
         self.recorder = recorder
+        # How long the kernel may believe what it was told of names and attributes.
+        self.valid_s = 0.0 if is_read_only else FOREVER_S
         self.store = store
-        self.table = InodeTable(root_fd, committed=lambda: recorder.decided)
+        self.table = InodeTable(root_fd, committed=lambda: recorder.decided, is_shared=is_read_only)
         self.journal = Journal(recorder, store, self.table)
         self.count = FileCount(store, large_above=large_above)
         self.captures = Captures(self.table, self.journal, self.count)
@@ -62,6 +69,7 @@ class FileSystem:
             self.captures,
             self.files,
             store_path=os.fsencode(store.path),
+            is_read_only=is_read_only,
         )
         self.tags = Tags(self.captures, recorder, store)
         self.rollback = Rollback(self.table, self.journal, self.captures, recorder, store)

@@ -176,6 +176,10 @@ class Store:
         if self._lock is not None:
             self._lock.close()
 
+    def let_go(self) -> None:
+        """Close the segments that are only open to be read again soon: removed ones keep their room until then."""
+        self._blobs.close()
+
     def read(self) -> Reader:
         """Begin a consistent view, to be used as a context manager by one thread; raises StoreError."""
         return Reader(self._index, self._blobs)

@@ -165,6 +165,8 @@ def test_two_mounts_at_once_keep_apart(mounted: Mounted) -> None:
 
 def test_read_only_mount_changes_nothing(unmounted: Mounted) -> None:
     (unmounted.state_dir / "file").write_text("x")
+    unmounted.mount()
+    unmounted.umount()
     unmounted.mount("ro")
     path = unmounted.mountpoint / "file"
 
