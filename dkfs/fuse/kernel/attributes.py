@@ -11,6 +11,7 @@ from dkfs.fuse.kernel.messages import (
     GETXATTR_IN,
     GETXATTR_OUT,
     SETATTR_IN,
+    SETXATTR_ACL_KILL_SGID,
     SETXATTR_EXT_IN,
     SETXATTR_IN,
     Fattr,
@@ -138,14 +139,15 @@ class AttributeRequests:
         return _sized(b"".join(name + b"\0" for name in names), size)
 
     def setxattr(self, request: Request) -> bytes:
-        size, *_ = self._set_head.unpack_from(request.buffer, HEADER_SIZE)
+        size, flags, *more = self._set_head.unpack_from(request.buffer, HEADER_SIZE)
         name, at = request.text(HEADER_SIZE + self._set_head.size)
-        if at + size > request.size or not name:
+        if at + size != request.size or not name:
             raise invalid()
         value = bytes(request.view[at : at + size])
         refuse_virtual(request.node)
         inode = self._table[request.node]
-        self._attributes.setxattr(inode, name, value, request)
+        kills = bool(more and more[0] & SETXATTR_ACL_KILL_SGID)
+        self._attributes.setxattr(inode, name, value, request, flags=flags, kills_setgid=kills)
         return b""
 
     def removexattr(self, request: Request) -> bytes:

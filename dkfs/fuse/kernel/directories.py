@@ -14,7 +14,7 @@ from dkfs.fuse.kernel.messages import (
     RELEASE_IN,
     Op,
 )
-from dkfs.fuse.kernel.request import HEADER_SIZE, Answer, Handler, Request, Work
+from dkfs.fuse.kernel.request import HEADER_SIZE, Answer, Handler, Request, Work, invalid
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
 
@@ -57,6 +57,8 @@ class DirectoryRequests:
 
     def _read(self, request: Request, *, plus: bool) -> bytes:
         number, offset, size, *_ = READ_IN.unpack_from(request.buffer, HEADER_SIZE)
+        if offset < 0:
+            raise invalid()
         listing = _Listing(size, plus=plus)
         if number >= VIRTUAL:
             self._read_virtual(listing, number, offset)
