@@ -26,8 +26,7 @@ from dkfs.daemon.session import (
     reserved,
 )
 from dkfs.errors import StoreError
-from dkfs.fuse import connection
-from dkfs.fuse.adapter import Operations
+from dkfs.fuse.engine import Engine, choose
 from dkfs.history.onlooker import Onlooker
 from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
@@ -63,16 +62,18 @@ def view(
             clock_ns=time.time_ns,
             is_read_only=True,
         )
-        ending = Ending(settings.mountpoint, cut=connection.end)
+        engine = choose(settings.engine)
+        ending = Ending(settings.mountpoint, cut=engine.end)
         ending.take_signals()
-        with connection.mounted(
-            Operations(fs, _NoMeter()),
+        with engine.mounted(
+            fs,
+            _NoMeter(),
             settings.mountpoint,
             source=settings.fsname,
             options=options_of(settings),
         ):
             sys.setswitchinterval(SWITCH_INTERVAL_S)
-            trio.run(_run, store, ending, on_mounted, lifeline)
+            trio.run(_run, store, engine, ending, on_mounted, lifeline)
         return fs.close()
 
 
@@ -84,7 +85,11 @@ def _open_store(settings: MountSettings) -> Store:
 
 
 async def _run(
-    store: Store, ending: Ending, on_mounted: Callable[[], None], lifeline: int | None
+    store: Store,
+    engine: Engine,
+    ending: Ending,
+    on_mounted: Callable[[], None],
+    lifeline: int | None,
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ending.by_signal)
@@ -92,7 +97,7 @@ async def _run(
             nursery.start_soon(ending.by_lifeline, lifeline)
         nursery.start_soon(_let_go, store)
         nursery.start_soon(_announce, on_mounted)
-        await connection.serve()
+        await engine.serve()
         nursery.cancel_scope.cancel()
 
 
