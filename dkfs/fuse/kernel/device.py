@@ -23,6 +23,7 @@ _HELPER: Final = "fusermount3"
 _GONE: Final = frozenset(
     (errno.ENODEV, errno.ECONNABORTED)
 )  # unmounted; the connection was aborted
+_AGAIN: Final = frozenset((errno.ENOENT, errno.EINTR))  # who asked was killed; a signal
 _READAHEAD_KIB: Final = 1024  # the kernel's own 128 makes 8 requests of each MiB that is read
 
 
@@ -56,30 +57,37 @@ class Device:
         poll.register(self.fd, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
 
-    def read(self, buffers: list[bytearray]) -> int:
-        """Read a request; return its size, 0 if there is none, -1 if the mount is gone."""
-        while True:
-            try:
-                return os.readv(self.fd, buffers)
-            except BlockingIOError:
+    def read(self, address: int, room: int) -> int:
+        """Read a request to *address*; return its size, 0 if there is none, -1 if the mount is gone."""
+        while (size := int(system.read(self.fd, address, room))) < 0:
+            code = system.failure()
+            if code == errno.EAGAIN:
                 return 0
-            except OSError as exc:
-                if exc.errno in _GONE:
-                    return -1
-                if exc.errno != errno.ENOENT:  # who asked was killed before it could be read
-                    raise
+            if code in _GONE:
+                return -1
+            if code not in _AGAIN:
+                raise OSError(code, os.strerror(code))
+        return size
 
     def answer(self, reply: Payload) -> None:
         """Write a reply; in any thread.  That nobody waits for it any more is no error."""
-        try:
-            os.write(self.fd, reply)
-        except OSError as exc:
-            if exc.errno == errno.ENOENT or exc.errno in _GONE:
+        if type(reply) is bytes:
+            if system.write(self.fd, reply, len(reply)) >= 0:
                 return
-            _, _, unique = OUT_HEADER.unpack_from(reply)
-            log.error("the kernel refused a reply of %d bytes: %s", len(reply), exc.strerror)  # noqa: TRY400 - the trace says nothing
-            with contextlib.suppress(OSError):  # else who asked would wait for ever
-                os.write(self.fd, refusal(unique, errno.EIO))
+            code = system.failure()
+        else:
+            try:
+                os.write(self.fd, reply)
+            except OSError as exc:
+                code = exc.errno or errno.EIO
+            else:
+                return
+        if code == errno.ENOENT or code in _GONE:
+            return
+        _, _, unique = OUT_HEADER.unpack_from(reply)
+        log.error("the kernel refused a reply of %d bytes: %s", len(reply), os.strerror(code))
+        with contextlib.suppress(OSError):  # else who asked would wait for ever
+            os.write(self.fd, refusal(unique, errno.EIO))
 
     def tell(self, notification: bytes) -> None:
         """Write a notification; not in the loop's thread; raises OSError."""

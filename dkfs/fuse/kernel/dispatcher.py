@@ -80,6 +80,13 @@ class Dispatcher:
         }
         for part in (self.names, self.files, self.attributes, self.directories, self.ranges):
             self._handlers.update(part.handlers())
+        self._is_shared = fs.is_read_only
+        if (
+            fs.is_read_only
+        ):  # the kernel refuses most changes by itself, unless somebody remounts it
+            changes = {op: each for op, each in self._handlers.items() if each.makes_changes}
+            for op, each in changes.items():
+                self._handlers[op] = Handler(_refuse_change, each.least, each.name)
 
     def handle(self, buffer: Buffer, size: int | None = None) -> Payload | Deferred | None:
         """Return the reply to the request in the first *size* bytes of *buffer*; None if it gets none.
@@ -181,7 +188,12 @@ class Dispatcher:
     def _init(self, request: Request) -> bytes:
         body = bytes(request.view[HEADER_SIZE : request.size])
         try:
-            terms, payload = negotiate(body, is_root=self._is_root, stack_depth=self._stack_depth)
+            terms, payload = negotiate(
+                body,
+                is_root=self._is_root,
+                stack_depth=self._stack_depth,
+                is_shared=self._is_shared,
+            )
         except NotSupportedError as exc:
             self.refused = exc
             raise OSError(errno.EPROTO, str(exc)) from None
@@ -194,3 +206,7 @@ class Dispatcher:
 
     def _interrupt(self, request: Request) -> None:
         self.interrupted(INTERRUPT_IN.unpack_from(request.buffer, HEADER_SIZE)[0])
+
+
+def _refuse_change(_: Request) -> bytes:
+    raise error(errno.EROFS)

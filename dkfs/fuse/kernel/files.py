@@ -42,7 +42,7 @@ from dkfs.overlay.virtual import VIRTUAL
 _DATA: Final = HEADER_SIZE + WRITE_IN.size
 _OUT_SIZE: Final = OUT_HEADER.size
 _KEEP: Final = int(Fopen.KEEP_CACHE)
-_READ_ONLY: Final = int(Fopen.KEEP_CACHE | Fopen.NOFLUSH)  # nothing to capture at close
+_NOFLUSH: Final = int(Fopen.NOFLUSH)  # nothing to capture at close
 _NOWAIT: Final = os.RWF_NOWAIT
 
 
@@ -58,6 +58,9 @@ class FileRequests:
         self._recorder = fs.recorder
         self._notifier = notifier
         self._valid_s = int(fs.valid_s)
+        self._keep = (
+            0 if fs.is_read_only else _KEEP
+        )  # pages that others may have changed are not kept
         self._knows_kill = False
         self._room = memoryview(bytearray(_OUT_SIZE + MAX_WRITE))  # for what is read
         self._waits: set[int] = set()  # devices whose files cannot be read without waiting
@@ -99,10 +102,10 @@ class FileRequests:
         flags, how = OPEN_IN.unpack_from(request.buffer, HEADER_SIZE)
         if request.node >= VIRTUAL:
             number = self._virtual.open(request.node, flags, request)
-            return OPEN_OUT.pack(number, _READ_ONLY, 0)
+            return OPEN_OUT.pack(number, _KEEP | _NOFLUSH, 0)
         kill = bool(how & OPEN_KILL_SUIDGID) if self._knows_kill else None
         number = self._files.open(self._table[request.node], flags, request, kill=kill)
-        return OPEN_OUT.pack(number, _KEEP if flags & os.O_ACCMODE else _READ_ONLY, 0)
+        return OPEN_OUT.pack(number, self._keep | (0 if flags & os.O_ACCMODE else _NOFLUSH), 0)
 
     def read(self, request: Request) -> Answer:
         number, offset, size, *_ = READ_IN.unpack_from(request.buffer, HEADER_SIZE)

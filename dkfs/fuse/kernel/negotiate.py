@@ -45,6 +45,10 @@ _WANTED: Final = (
     | Init.HAS_EXPIRE_ONLY
     | Init.DIRECT_IO_ALLOW_MMAP
 )
+# The kernel is to look whether its pages are still true.
+_WANTED_OF_SHARED: Final = (
+    _WANTED & ~(Init.EXPLICIT_INVAL_DATA | Init.CACHE_SYMLINKS) | Init.AUTO_INVAL_DATA
+)
 # Users cannot take set-id bits and capabilities away; passthrough needs CAP_SYS_ADMIN.
 _WANTED_BY_ROOT: Final = Init.HANDLE_KILLPRIV_V2 | Init.PASSTHROUGH
 
@@ -63,11 +67,14 @@ class Terms:
     max_stack_depth: int = 0  # of file systems, this one included; 0: no passthrough
 
 
-def negotiate(body: bytes, *, is_root: bool, stack_depth: int = 1) -> tuple[Terms | None, bytes]:
+def negotiate(
+    body: bytes, *, is_root: bool, stack_depth: int = 1, is_shared: bool = False
+) -> tuple[Terms | None, bytes]:
     """Return the terms and the payload of the reply to an INIT request with *body*.
 
     None if the kernel speaks a later major version: it asks again.  *stack_depth* is 2 if the backing
-    file system is itself stacked (overlayfs).  Raises NotSupportedError.
+    file system is itself stacked (overlayfs).  *is_shared*: others change the backing directory too.
+    Raises NotSupportedError.
     """
     major, minor, readahead, low = INIT_IN.unpack_from(body)
     if major > MAJOR:
@@ -79,7 +86,8 @@ def negotiate(body: bytes, *, is_root: bool, stack_depth: int = 1) -> tuple[Term
     offered = low
     if low & Init.INIT_EXT and len(body) >= _FLAGS2_AT + INIT_FLAGS2_IN.size:
         offered |= INIT_FLAGS2_IN.unpack_from(body, _FLAGS2_AT)[0] << 32
-    taken = Init(offered) & (_WANTED | (_WANTED_BY_ROOT if is_root else 0))
+    wanted = _WANTED_OF_SHARED if is_shared else _WANTED
+    taken = Init(offered) & (wanted | (_WANTED_BY_ROOT if is_root else 0))
     terms = Terms(
         minor=min(minor, MINOR_MOST),
         flags=taken,

@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from dkfs.fuse.kernel import system
 from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
 from dkfs.fuse.kernel.messages import READ_LEAST, refusal
@@ -33,7 +34,8 @@ class Server:
     def __init__(self, device: Device, dispatcher: Dispatcher) -> None:
         self._device = device
         self._dispatcher = dispatcher
-        self._buffers = [bytearray(MAX_WRITE + READ_LEAST)]
+        self._buffer = bytearray(MAX_WRITE + READ_LEAST)
+        self._address = system.address(self._buffer)
         self._workers = Workers()
         self._underway: dict[int, Deferred] = {}  # by the number of the request
         self._held: list[Held] = []  # in the order in which they came
@@ -80,11 +82,11 @@ class Server:
 
     def _step(self) -> bool:
         """Serve one request; return whether there was one."""
-        size = self._device.read(self._buffers)
+        size = self._device.read(self._address, len(self._buffer))
         if size <= 0:
             self._is_gone = size < 0
             return False
-        reply = self._dispatcher.handle(self._buffers[0], size)
+        reply = self._dispatcher.handle(self._buffer, size)
         if isinstance(reply, Deferred):
             self._defer(reply)
         elif reply is not None:

@@ -5,6 +5,24 @@ import os
 from typing import Final
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# Calls that keep the interpreter to themselves: what never waits costs less so, and above all does not have to wait for
+# a recorder that took the interpreter meanwhile (docs/decisions/0009).
+_held = ctypes.PyDLL(None, use_errno=True)
+
+write = _held.write  # (fd, bytes, size) -> size or -1; see failure()
+write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+write.restype = ctypes.c_ssize_t
+read = _held.read  # (fd, address, size) -> size or -1
+read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+read.restype = ctypes.c_ssize_t
+failure = ctypes.get_errno  # why the last of these calls in this thread failed
+
+
+def address(buffer: bytearray) -> int:
+    """Return where *buffer* is in memory; it can never be resized again."""
+    return ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer))
+
+
 # sys/mount.h; the words are mount(8)'s.
 _MS_FLAGS: Final = {
     "ro": 1,
