@@ -305,6 +305,8 @@ class Operations(pyfuse3.Operations):
 
     def room(self) -> Awaitable[None] | None:
         """Return what to await before changing anything: the recorder is behind; None if not."""
+        if self._fs.is_read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         if self._recorder.is_full:
             return self._slowly(self._recorder.wait_room)
         return None

@@ -1,7 +1,6 @@
 """The recorder of a mount that records nothing: its directory and its store belong to somebody else, or rest.
 
-Whoever is about to change something asks is_full first, and hears EROFS there.  The kernel refuses such requests before
-they come; this is for the time after somebody has told it `remount,rw`.
+The kernel refuses to change anything there, and so do the engines, after a `remount,rw`: what is refused here is the rest.
 """
 
 # ruff: noqa: ARG002 -- the arguments are those of Recorder
@@ -74,8 +73,8 @@ class Onlooker(Recorder):
 
     @property
     def is_full(self) -> bool:
-        """Refuse: who asks is about to change something."""
-        _refuse()
+        """Nothing waits."""
+        return False
 
     @property
     def is_recording(self) -> bool:
@@ -87,8 +86,7 @@ class Onlooker(Recorder):
         return 0.0
 
     def wait_room(self) -> None:
-        """Refuse."""
-        _refuse()
+        """Nothing waits."""
 
     def wait(self, seq: Seq) -> bool:
         """Nothing is to be waited for."""

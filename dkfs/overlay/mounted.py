@@ -46,6 +46,7 @@ class FileSystem:
         and *recorder* is an Onlooker.
         """
         self.recorder = recorder
+        self.is_read_only = is_read_only
         # How long the kernel may believe what it was told of names and attributes.
         self.valid_s = 0.0 if is_read_only else FOREVER_S
         self.store = store

@@ -152,6 +152,8 @@ class Dispatcher:
         if isinstance(exc, OSError | DkfsError):
             number = exc.errno or errno.EIO
             return number if 0 < number <= _ERRNO_MOST else errno.EIO
+        if isinstance(exc, OverflowError):
+            return errno.EINVAL  # a number that fits no system call: the kernel sends none
         self._meter.count_internal_error()
         log.error("%s failed, the application gets EIO", name, exc_info=exc)
         return errno.EIO
@@ -209,4 +211,4 @@ class Dispatcher:
 
 
 def _refuse_change(_: Request) -> bytes:
-    raise error(errno.EROFS)
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
