@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from dkfs.cli.parser import Parser, Switch
+from dkfs.config import io
 from dkfs.config.checks import check_apart
 from dkfs.config.options import parse_options
 from dkfs.config.resolve import resolve
@@ -82,7 +83,11 @@ def add_mount_flags(parser: Parser) -> None:
         help="verify everything in the store so often, slowly (default 30d; 0 = never)",
     )
     group.add_argument("--engine", metavar="NAME", help="auto (default), kernel or pyfuse3")
-    group.add_argument("--io", metavar="MODE", help="strict (default)")
+    group.add_argument(
+        "--io",
+        metavar="MODE",
+        help="strict (default), hybrid or checkpoint: how much of the data path dkfs sits in (see `dkfs help io-modes`)",
+    )
 
 
 def settings_of(
@@ -111,7 +116,9 @@ def settings_of(
     )
     settings = resolve(given, base=Path.cwd())
     if config:
-        settings = replace(settings, retention=rules_in_file(Path(config)))
+        file = Path(config)
+        settings = replace(settings, retention=rules_in_file(file), io_rules=io.rules_in_file(file))
+    io.check_io(settings)
     if settings.metrics_addr:
         parse_address(settings.metrics_addr)
     return settings

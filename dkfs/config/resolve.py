@@ -44,7 +44,7 @@ def resolve(given: Layer, *, base: Path) -> MountSettings:
         dirsync=boolean(default("dirsync", "false")),
         snapdir=choice(default("snapdir", "hidden"), ("hidden", "visible", "disabled")),
         engine=choice(default("engine", "auto"), ("auto", "kernel", "pyfuse3")),
-        io=choice(default("io", "strict"), ("strict",), later=("hybrid", "checkpoint")),
+        io=choice(default("io", "strict"), ("strict", "hybrid", "checkpoint")),
         fsname=default("fsname", _source(state_given, state_dir)).text,
         capture_interval_s=seconds(default("capture_interval", "1s")),
         hash_algo=choice(default("hash_algo", "blake3"), ("blake3", "sha256")),

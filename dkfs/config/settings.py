@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dkfs.core.chunking import Chunking
+from dkfs.core.io_mode import IoMode, IoRule, IoRules
 from dkfs.core.retention import Rules
 from dkfs.store.encoders import DEFAULT as DEFAULT_ENCODING
 from dkfs.store.encoders import EncodingPolicy
@@ -12,7 +13,7 @@ from dkfs.store.reserve import RESERVE_SIZE
 
 Snapdir = Literal["hidden", "visible", "disabled"]
 Engine = Literal["auto", "kernel", "pyfuse3"]
-Io = Literal["strict"]
+Io = Literal["strict", "hybrid", "checkpoint"]
 HashAlgo = Literal["blake3", "sha256"]
 Prefer = Literal["newer", "store", "dir"]
 
@@ -47,7 +48,8 @@ class MountSettings:
     dirsync: bool = False
     snapdir: Snapdir = "hidden"
     engine: Engine = "auto"
-    io: Io = "strict"
+    io: Io = "strict"  # how files are served that no rule is about
+    io_rules: tuple[IoRule, ...] = ()  # the first that matches decides
     fsname: str = "dkfs"  # the source shown in mountinfo; mount -a compares it with fstab
     capture_interval_s: float = 1.0  # seconds, > 0: how often files that stay open get a version
     hash_algo: HashAlgo = "blake3"  # of a new store; an existing one keeps its own
@@ -61,3 +63,8 @@ class MountSettings:
     retention: Rules | None = None  # what is kept when versions are forgotten; None: not said
     scrub_interval_s: float | None = 30 * 86_400.0  # between scrubs; None: none unasked
     prefer: Prefer = "newer"  # who wins at a mount when the state_dir and the store differ
+
+    @property
+    def io_modes(self) -> IoRules:
+        """How each file is to be served."""
+        return IoRules(IoMode(self.io), self.io_rules)

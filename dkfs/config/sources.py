@@ -32,6 +32,7 @@ NAMES: Final = (
     "scrub_interval",
 )
 TABLES: Final = ("retention",)  # of a configuration file, beside the settings
+ARRAYS: Final = ("io",)  # likewise: a setting of that name is a text, tables are for config.io
 _PATHS: Final = ("state_dir", "store", "log_file")
 _SEED_NAMES: Final = ("state_dir", "store", "debug", "metrics_addr", "hash_algo")
 
@@ -73,13 +74,15 @@ def read_table(file: Path) -> dict[str, object]:
 def from_file(file: Path) -> Layer:
     """Return what the TOML *file* says: one key for each setting; raises UsageError.
 
-    Tables are for those who ask for them (config.retention).
+    Tables are for those who ask for them (config.retention, config.io).
     """
     table = read_table(file)
     known = {*NAMES, *(seed.name for seed in SEED_FLAGS if seed.flag)}
     layer: Layer = {}
     for name, value in table.items():
         where = f"{name} in {file}"
+        if name in ARRAYS and isinstance(value, list):
+            continue
         if name in TABLES:
             if not isinstance(value, dict):
                 raise UsageError(f"{where}: expected a table, [{name}]")

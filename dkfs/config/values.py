@@ -94,12 +94,10 @@ def path(given: Given, *, base: Path) -> Path:
     return Path(os.path.realpath(full.parent), full.name)
 
 
-def choice(given: Given, allowed: Sequence[T], *, later: Sequence[str] = ()) -> T:
-    """Return the one of *allowed* that *given* names; those of *later* are refused as not yet built."""
+def choice(given: Given, allowed: Sequence[T]) -> T:
+    """Return the one of *allowed* that *given* names; raises UsageError."""
     for value in allowed:
         if given.text == value:
             return value
     expected = " or ".join(allowed)
-    if given.text in later:
-        raise UsageError(f"{given.where}={given.text} is not in this release, expected {expected}")
     raise UsageError(f"{given.where}: {given.text!r}, expected {expected}")
