@@ -1,4 +1,4 @@
-"""Fuzz every decoder of the store with atheris, guided by what code an input reaches.
+"""Fuzz every decoder of the store, and the one of the kernel's requests, with atheris, guided by what code an input reaches.
 
 What must hold for any input is in fuzz_decoders.py. An input that breaks it is kept in the directory that --keep names,
 with the end of what the fuzzer said beside it.

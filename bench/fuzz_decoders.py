@@ -1,4 +1,4 @@
-"""Every decoder of the store, what it may do with any bytes, and sound bytes to begin with.
+"""Every decoder of the store and the decoder of requests of the kernel, what it may do with any bytes, and sound bytes to begin with.
 
 Bytes either decode or raise a named error; what was decoded can be encoded again and decodes to the same, and, where
 there is one way only to write a thing, to the same bytes; and no input takes more memory than its decoder states.
@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
+from bench import fuzz_requests
 from dkfs.core import codec, journal, location, manifest, stream
 from dkfs.core.location import BSDIFF, EXTENTS, PATCH, XDELTA, BlobLocation
 from dkfs.errors import CorruptError, DkfsError
@@ -388,5 +389,12 @@ DECODERS: tuple[Decoder, ...] = (
         _indexes,
         limit=lambda data: 100 * len(data) + (8 << 20),
         errors=DkfsError,
+    ),
+    # Each request may ask for a read of a mebibyte; the file system that serves them takes the rest.
+    Decoder(
+        "requests",
+        fuzz_requests.serve,
+        fuzz_requests.seeds,
+        limit=lambda data: (1 << 16) * len(data) + (64 << 20),
     ),
 )

@@ -139,6 +139,8 @@ class AttributeRequests:
         return _sized(b"".join(name + b"\0" for name in names), size)
 
     def setxattr(self, request: Request) -> bytes:
+        if request.size < HEADER_SIZE + self._set_head.size:
+            raise invalid()
         size, flags, *more = self._set_head.unpack_from(request.buffer, HEADER_SIZE)
         name, at = request.text(HEADER_SIZE + self._set_head.size)
         if at + size != request.size or not name:

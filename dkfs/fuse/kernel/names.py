@@ -15,11 +15,13 @@ from dkfs.fuse.kernel.messages import (
     Op,
 )
 from dkfs.fuse.kernel.request import (
+    DOTS,
     HEADER_SIZE,
     Answer,
     Handler,
     Request,
     Work,
+    invalid,
     refuse_virtual,
 )
 from dkfs.overlay.mounted import FileSystem
@@ -62,12 +64,14 @@ class NameRequests:
         }
 
     def lookup(self, request: Request) -> Answer:
-        name = request.name(HEADER_SIZE)
+        name, _ = request.text(HEADER_SIZE)
         parent = request.node
         if self._virtual.owns(parent, name):
             return virtual_entry(self._virtual.lookup(parent, name, request))
-        if name in (b".", b".."):
+        if name in DOTS:
             return self._dot(parent, name)
+        if not name or b"/" in name:
+            raise invalid()
         try:
             inode, status = self._names.lookup(self._table[parent], name)
         except FileNotFoundError:

@@ -9,6 +9,7 @@ from dkfs.fuse.kernel.messages import IN_HEADER
 from dkfs.overlay.virtual import VIRTUAL
 
 HEADER_SIZE: Final = IN_HEADER.size
+DOTS: Final = (b".", b"..")  # asked for by LOOKUP alone
 
 Buffer = bytes | bytearray
 Payload = bytes | memoryview
@@ -96,7 +97,7 @@ class Request:
     def name(self, at: int) -> bytes:
         """Return the name that begins at *at* in the buffer; raises OSError(EINVAL)."""
         name, _ = self.text(at)
-        if not name or b"/" in name:
+        if not name or b"/" in name or name in DOTS:
             raise invalid()
         return name
 

@@ -51,12 +51,15 @@ class KernelSide:
         self.top = driver.top
         self.meter = CountingMeter()
         self.dispatcher = Dispatcher(driver.fs, self.meter)
+        self._buffer = bytearray(b"\xa5" * (READ_MOST + 8192))
         self.uid = os.geteuid()
         self.gid = os.getegid()
 
     def raw(self, request: bytes) -> bytes | None:
         """Return the bytes of the reply to *request*; None if there is none."""
-        answer = self.dispatcher.handle(request)
+        # As the device does it: into a buffer in which older ones are left.
+        self._buffer[: len(request)] = request
+        answer = self.dispatcher.handle(self._buffer, len(request))
         while isinstance(answer, Held):
             answer.wait()
             answer = self.dispatcher.handle(answer.request)

@@ -158,6 +158,24 @@ def test_setattr_takes_now_from_the_clock_and_not_from_the_request(kernel: Kerne
     assert attr.mtime >= before_s
 
 
+@pytest.mark.parametrize("which", ["both", "mtime"])
+def test_setattr_to_now_is_not_before_the_time_that_the_file_has(
+    kernel: KernelSide, which: str
+) -> None:
+    entry = kernel.file(b"file")
+    valid = Fattr.MTIME | Fattr.MTIME_NOW
+    if which == "both":
+        valid |= Fattr.ATIME | Fattr.ATIME_NOW
+    for _ in range(50):
+        (kernel.top / "file").write_bytes(b"x")
+        earlier_ns = (kernel.top / "file").stat().st_mtime_ns
+        set_attributes(kernel, entry.nodeid, valid, atime=1, mtime=1)
+        status = (kernel.top / "file").stat()
+
+        assert status.st_mtime_ns >= earlier_ns
+        assert status.st_mtime_ns == status.st_ctime_ns
+
+
 def test_setattr_cannot_set_the_ctime(kernel: KernelSide) -> None:
     entry = kernel.file(b"file")
     attr = set_attributes(kernel, entry.nodeid, Fattr.CTIME, ctime=5)
