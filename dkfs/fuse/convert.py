@@ -57,8 +57,8 @@ def wanted_of(attr: EntryAttributes, fields: pyfuse3.SetattrFields) -> NewAttrib
         uid=attr.st_uid if fields.update_uid else None,
         gid=attr.st_gid if fields.update_gid else None,
         size=attr.st_size if fields.update_size else None,
-        atime_ns=attr.st_atime_ns if fields.update_atime else None,
-        mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        atime=attr.st_atime_ns if fields.update_atime else None,
+        mtime=attr.st_mtime_ns if fields.update_mtime else None,
     )
 
 

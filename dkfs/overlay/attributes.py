@@ -9,7 +9,7 @@ from typing import NamedTuple
 from dkfs.history.change import NodeChange
 from dkfs.model.ids import Seq
 from dkfs.model.operation import OpKind, Origin
-from dkfs.overlay.backing import born, by_fd, xattrs_of
+from dkfs.overlay.backing import Time, born, by_fd, set_times, xattrs_of
 from dkfs.overlay.captures import Captures
 from dkfs.overlay.files import Files
 from dkfs.overlay.inodes import Inode, InodeTable
@@ -28,8 +28,8 @@ class NewAttributes(NamedTuple):
     uid: int | None = None
     gid: int | None = None
     size: int | None = None
-    atime_ns: int | None = None
-    mtime_ns: int | None = None
+    atime: Time | None = None
+    mtime: Time | None = None
 
 
 _NOTHING = NewAttributes()
@@ -84,7 +84,7 @@ class Attributes:
         """
         if new.size is not None:
             self._truncate(inode, new.size, number, self._journal.origin(caller), kill=kill)
-        if new._replace(size=None, atime_ns=None) != _NOTHING:
+        if new._replace(size=None, atime=None) != _NOTHING:
             # The contents come before the attributes: no version shows the new ones with older bytes.
             self._captures.capture(inode, self._journal.origin(caller))
         fd, path = self._target(inode)
@@ -100,17 +100,10 @@ class Attributes:
             # After chown, which clears the set-user-id bits.
             os.chmod(path, new.mode)
             inode.plain = False  # until somebody looks
-        if new.atime_ns is not None or new.mtime_ns is not None:
-            now = os.fstat(fd)
-            os.utime(
-                path,
-                ns=(
-                    now.st_atime_ns if new.atime_ns is None else new.atime_ns,
-                    now.st_mtime_ns if new.mtime_ns is None else new.mtime_ns,
-                ),
-            )
+        if new.atime is not None or new.mtime is not None:
+            set_times(path, new.atime, new.mtime)
         status = os.fstat(fd)
-        if changes_owner or new._replace(size=None, atime_ns=None) != _NOTHING:
+        if changes_owner or new._replace(size=None, atime=None) != _NOTHING:
             # chmod changes the mask of an ACL; before chown the kernel has removed security.capability.
             xattrs = xattrs_of(path) if new.mode is not None else None
             self._record(OpKind.SETATTR, inode, status, caller, xattrs)

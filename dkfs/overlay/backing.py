@@ -6,6 +6,7 @@ import fcntl
 import os
 import struct
 import subprocess
+from enum import Enum
 from pathlib import Path
 
 RENAME_NOREPLACE = 1
@@ -15,6 +16,8 @@ O_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _MNT_DETACH = 2  # sys/mount.h
 _AT_EMPTY_PATH = 0x1000
+_AT_FDCWD = -100
+_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # linux/stat.h
 _STATX_BTIME = 0x800
 _HANDLE_MOST = 128  # bytes: MAX_HANDLE_SZ in linux/fs.h
 _STATX_SIZE = 256  # bytes, of struct statx: linux/stat.h
@@ -64,6 +67,42 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
 def clone_range(source: int, offset: int, target: int, target_offset: int, length: int) -> None:
     """Let *target* share *length* bytes of *source* as ioctl_ficlonerange(2); raises OSError."""
     fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, offset, length, target_offset))
+
+
+class Moment(Enum):
+    """A time that the file system is to tell."""
+
+    NOW = "now"
+
+
+Time = int | Moment  # ns since the epoch, or what the file system's own clock says
+
+
+def set_times(target: int | bytes, atime: Time | None, mtime: Time | None) -> None:
+    """Set the times of an open file or a path from by_fd(); None leaves one as it is.  Raises OSError.
+
+    Only the file system can tell which time is not before one that it has given already: Linux stamps
+    with a coarse clock, and with a fine one what somebody has looked at.
+    """
+    if isinstance(atime, int) and isinstance(mtime, int):
+        os.utime(target, ns=(atime, mtime))
+    elif atime is Moment.NOW and mtime is Moment.NOW:
+        os.utime(target)
+    else:
+        times = (ctypes.c_long * 4)(*_timespec(atime), *_timespec(mtime))
+        if isinstance(target, int):
+            result = _libc.futimens(target, times)
+        else:
+            result = _libc.utimensat(_AT_FDCWD, target, times, 0)
+        if result != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
+
+def _timespec(time: Time | None) -> tuple[int, int]:
+    if isinstance(time, int):
+        return divmod(time, 1_000_000_000)
+    return 0, _UTIME_OMIT if time is None else _UTIME_NOW
 
 
 def by_fd(fd: int) -> bytes:

@@ -1,7 +1,6 @@
 """Requests about attributes: getattr, statx, setattr, readlink, extended attributes, access, statfs."""
 
 import errno
-import time
 from typing import Final
 
 from dkfs.fuse.kernel.entries import attributes, figures, virtual_attributes
@@ -28,12 +27,11 @@ from dkfs.fuse.kernel.request import (
     refuse_virtual,
 )
 from dkfs.overlay.attributes import NewAttributes
+from dkfs.overlay.backing import Moment, Time
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
 
 _S: Final = 1_000_000_000  # ns
-# Linux stamps inodes with this clock.  A time from a finer one could lie after that of a later change.
-_COARSE_CLOCK: Final = 5  # CLOCK_REALTIME_COARSE
 _MODE, _UID, _GID, _SIZE = (int(f) for f in (Fattr.MODE, Fattr.UID, Fattr.GID, Fattr.SIZE))
 _ATIME, _ATIME_NOW = int(Fattr.ATIME), int(Fattr.ATIME_NOW)
 _MTIME, _MTIME_NOW = int(Fattr.MTIME), int(Fattr.MTIME_NOW)
@@ -90,14 +88,13 @@ class AttributeRequests:
         refuse_virtual(number)
         if size < 0 and valid & _SIZE:
             raise invalid()
-        now_ns = time.clock_gettime_ns(_COARSE_CLOCK) if valid & (_ATIME_NOW | _MTIME_NOW) else 0
         new = NewAttributes(
             mode=mode & 0o7777 if valid & _MODE else None,
             uid=uid if valid & _UID else None,
             gid=gid if valid & _GID else None,
             size=size if valid & _SIZE else None,
-            atime_ns=_time(valid, _ATIME, _ATIME_NOW, atime * _S + atime_ns, now_ns),
-            mtime_ns=_time(valid, _MTIME, _MTIME_NOW, mtime * _S + mtime_ns, now_ns),
+            atime=_time(valid, _ATIME, _ATIME_NOW, atime * _S + atime_ns),
+            mtime=_time(valid, _MTIME, _MTIME_NOW, mtime * _S + mtime_ns),
         )
         status = self._attributes.set(
             self._table[number],
@@ -159,9 +156,9 @@ class AttributeRequests:
         return b""
 
 
-def _time(valid: int, given: int, now: int, given_ns: int, now_ns: int) -> int | None:
+def _time(valid: int, given: int, now: int, given_ns: int) -> Time | None:
     if valid & now:
-        return now_ns
+        return Moment.NOW
     return given_ns if valid & given else None
 
 
