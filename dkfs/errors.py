@@ -67,6 +67,10 @@ class StoreBusyError(StoreError):
     errno = errno.EBUSY
 
 
+class SameProcessError(StoreBusyError):
+    """A process of another pid namespace that has the number of this one has entered itself as a reader."""
+
+
 class StoreFormatError(StoreError):
     """The store was written by a newer dkfs, or is not a store."""
 

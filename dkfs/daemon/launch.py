@@ -7,13 +7,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import NoReturn
+from contextlib import ExitStack, suppress
+from typing import Final, NoReturn
 
 from dkfs import errors
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.control import error_message
-from dkfs.errors import DkfsError, MountError
+from dkfs.errors import DkfsError, MountError, SameProcessError
+
+_ATTEMPTS: Final = 8
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +44,19 @@ def start(
 
     The daemon ends when nobody else holds the writing end of the pipe *lifeline*.  Raises DkfsError.
     """
-    reading, writing = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
     signal.signal(
         signal.SIGCHLD, signal.SIG_DFL
     )  # inherited as ignored, no child could be waited for
+    for _ in range(_ATTEMPTS):
+        with suppress(SameProcessError):  # the next process has another number
+            return _start(settings, on_progress or _silent, lifeline)
+    return _start(settings, on_progress or _silent, lifeline)
+
+
+def _start(settings: MountSettings, on_progress: Progress, lifeline: tuple[int, int] | None) -> int:
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
@@ -56,7 +65,7 @@ def start(
         _daemon(settings, writing, lifeline[0] if lifeline is not None else None)
     os.close(writing)
     try:
-        _await_mounted(reading, on_progress or _silent)
+        _await_mounted(reading, on_progress)
         os.statvfs(settings.mountpoint)  # it answers
     except OSError as exc:
         raise MountError(f"{settings.mountpoint} does not answer: {exc.strerror}") from None

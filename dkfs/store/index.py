@@ -16,8 +16,15 @@ from typing import Final
 import lmdb
 from lmdb.verify import VerifyError, verify
 
-from dkfs.errors import CorruptError, DkfsError, StoreBusyError, StoreError, StoreFormatError
-from dkfs.store.lock import is_held
+from dkfs.errors import (
+    CorruptError,
+    DkfsError,
+    SameProcessError,
+    StoreBusyError,
+    StoreError,
+    StoreFormatError,
+)
+from dkfs.store.lock import may_enter
 from dkfs.store.rows import FORMAT, FORMAT_KEY, OLD_FORMAT, unseal
 
 INDEX_NAME: Final = "index.lmdb"
@@ -163,12 +170,11 @@ def outdated(store: Path, found: int) -> StoreFormatError:
 def index_error(exc: lmdb.Error) -> DkfsError:
     """Return the error that says what *exc*, raised by LMDB, means to dkfs; ENOSPC keeps its errno."""
     damaged = (
-        lmdb.CorruptedError,
-        lmdb.PageNotFoundError,
-        lmdb.BadDbiError,
-        lmdb.InvalidError,
-        lmdb.IncompatibleError,
+        *(lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.BadDbiError),
+        *(lmdb.InvalidError, lmdb.IncompatibleError),
     )
+    if isinstance(exc, lmdb.LockError):  # LMDB tells readers apart by that
+        return SameProcessError(f"process {os.getpid()} of another container reads it: try again")
     if isinstance(exc, damaged):
         return CorruptError(f"index: {exc}")
     error = StoreError(f"index: {exc}")
@@ -352,28 +358,13 @@ def open_env(path: Path, *, writable: bool, sync: bool = True) -> lmdb.Environme
                 readahead=False,
                 max_readers=_MAX_READERS,
                 max_dbs=len(TABLES),
-                lock=writable or _may_lock(path),
+                lock=writable or may_enter(lock_path(path)),
                 lib_version=0,  # the format of LMDB 0.9
             )
         except lmdb.MemoryError:
             if map_size == _MAP_SIZES[-1] or map_size // 4 < size:
                 raise
     raise AssertionError("unreachable")
-
-
-def _may_lock(path: Path) -> bool:
-    """Return whether a reader may enter itself into the table of readers; raises StoreBusyError.
-
-    If not, it reads without, which is safe as long as nobody writes.
-    """
-    table = lock_path(path)
-    if os.access(table if table.exists() else path.parent, os.W_OK, effective_ids=True):
-        return True
-    if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
-        return True  # LMDB knows what to do
-    if is_held(path.parent):
-        raise StoreBusyError(f"store {path.parent} is being written, and {table} may not be")
-    return False
 
 
 def _make_files(path: Path) -> None:

@@ -74,3 +74,17 @@ def is_held(store: Path) -> bool:
     finally:
         os.close(fd)  # and with it the lock
     return False
+
+
+def may_enter(table: Path) -> bool:
+    """Return whether a reader may enter itself into *table*, LMDB's of the readers; raises StoreBusyError.
+
+    If not, it reads without, which is safe as long as nobody writes.
+    """
+    store = table.parent
+    if os.access(table if table.exists() else store, os.W_OK, effective_ids=True):
+        return True
+    if is_held(store):
+        raise StoreBusyError(f"store {store} is being written, and {table} may not be")
+    # LMDB knows what to do with a file system that is read-only.
+    return bool(os.statvfs(store).f_flag & os.ST_RDONLY)

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dkfs.daemon.control import request
-from tests.mounting import PATIENCE_S, Mounted, wait_for_no_mount
+from tests.mounting import CHECKOUT, PATIENCE_S, Mounted, wait_for_no_mount
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
 
@@ -259,3 +260,42 @@ def test_an_application_runs_on_a_read_only_mount(mounted: Mounted) -> None:
 
     assert done.stdout == "one"
     assert mounted.mounted
+
+
+@pytest.mark.root
+def test_a_mount_in_a_container_whose_processes_have_the_same_numbers_is_made(
+    mounted: Mounted,
+) -> None:
+    # LMDB knows who reads by the number of the process: two of one number, in two pid namespaces, were refused.
+    (mounted.mountpoint / "file").write_text("one")
+    mounted.flush()
+    (mounted.base / "first").mkdir()
+    (mounted.base / "second").mkdir()
+    script = (
+        "trap 'umount {0}; exit' TERM; "
+        "{1} -m dkfs mount {2} {0} -o ro --store {3} && cat {0}/.dkfs/latest/file && sleep 60 & wait"
+    )
+    made = []
+    try:
+        for name in ("first", "second"):
+            words = mounted.base / name, sys.executable, mounted.state_dir, mounted.store
+            made.append(_in_a_namespace(script.format(*words)))
+            assert made[-1].stdout is not None
+            assert made[-1].stdout.read(3) == b"one"
+    finally:
+        for process in made:
+            process.kill()  # and with it, as --kill-child says, all in its namespace
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+        for name in ("first", "second"):
+            subprocess.run(["umount", "--lazy", mounted.base / name], check=False)
+
+
+def _in_a_namespace(script: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script],
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT), DKFS_METRICS_ADDR=""),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
