@@ -51,7 +51,7 @@ class Dispatcher:
         *,
         notifier: Notifier | None = None,
         is_root: bool | None = None,
-        stack_depth: int = 1,
+        stack_depth: int = 0,
     ) -> None:
         """Serve *fs*; *is_root*: dkfs may take away capabilities, by default if its user is root.
 

@@ -49,10 +49,6 @@ _WANTED: Final = (
 _WANTED_OF_SHARED: Final = (
     _WANTED & ~(Init.EXPLICIT_INVAL_DATA | Init.CACHE_SYMLINKS) | Init.AUTO_INVAL_DATA
 )
-# Users cannot take set-id bits and capabilities away; passthrough needs CAP_SYS_ADMIN.
-_WANTED_BY_ROOT: Final = Init.HANDLE_KILLPRIV_V2 | Init.PASSTHROUGH
-
-
 _NOTHING: Final = Init(0)
 
 
@@ -68,12 +64,13 @@ class Terms:
 
 
 def negotiate(
-    body: bytes, *, is_root: bool, stack_depth: int = 1, is_shared: bool = False
+    body: bytes, *, is_root: bool, stack_depth: int = 0, is_shared: bool = False
 ) -> tuple[Terms | None, bytes]:
     """Return the terms and the payload of the reply to an INIT request with *body*.
 
-    None if the kernel speaks a later major version: it asks again.  *stack_depth* is 2 if the backing
-    file system is itself stacked (overlayfs).  *is_shared*: others change the backing directory too.
+    None if the kernel speaks a later major version: it asks again.  *stack_depth*: 0 for no passthrough, 1 for
+    passthrough, 2 if the backing file system is itself stacked (overlayfs): then no other can be stacked on the
+    mount.  *is_shared*: others change the backing directory too.
     Raises NotSupportedError.
     """
     major, minor, readahead, low = INIT_IN.unpack_from(body)
@@ -87,7 +84,10 @@ def negotiate(
     if low & Init.INIT_EXT and len(body) >= _FLAGS2_AT + INIT_FLAGS2_IN.size:
         offered |= INIT_FLAGS2_IN.unpack_from(body, _FLAGS2_AT)[0] << 32
     wanted = _WANTED_OF_SHARED if is_shared else _WANTED
-    taken = Init(offered) & (wanted | (_WANTED_BY_ROOT if is_root else 0))
+    if is_root:
+        wanted |= Init.HANDLE_KILLPRIV_V2  # users cannot take set-id bits and capabilities away
+        wanted |= Init.PASSTHROUGH if stack_depth else 0
+    taken = Init(offered) & wanted
     terms = Terms(
         minor=min(minor, MINOR_MOST),
         flags=taken,

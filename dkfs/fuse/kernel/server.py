@@ -140,13 +140,13 @@ class Server:
         A signal that a program handles interrupts no write and no fsync on Linux, and programs count on that.
         """
         deferred = self._underway.get(unique)
-        if deferred is None or deferred.pid is None or not _is_dying(deferred.pid):
+        if deferred is None or deferred.pid is None or not is_dying(deferred.pid):
             return
         if self._underway.pop(unique, None) is not None:
             self._device.answer(refusal(unique, errno.EINTR))
 
 
-def _is_dying(pid: int) -> bool:
+def is_dying(pid: int) -> bool:
     """Return whether thread *pid* was killed; False if that cannot be seen."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(errors="replace")
