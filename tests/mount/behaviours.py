@@ -290,6 +290,17 @@ def shared_map_and_writes_see_each_other(top: Path) -> Seen:
 
 
 @behaviour
+def store_through_a_map_is_no_hole_any_more(top: Path) -> Seen:
+    with (top / "file").open("w+b", buffering=0) as file:
+        file.truncate(1 << 20)
+        with mmap.mmap(file.fileno(), 1 << 20) as mapped:
+            mapped[500_000] = 1
+            data = os.lseek(file.fileno(), 0, os.SEEK_DATA)
+            hole = os.lseek(file.fileno(), 500_000, os.SEEK_HOLE)
+    return data <= 500_000, hole > 500_000
+
+
+@behaviour
 def flags_of_open(top: Path) -> Seen:
     make(top / "file", b"123")
     make(top / "mute", b"123", 0o200)

@@ -71,7 +71,7 @@ class Dispatcher:
         self.files = FileRequests(fs, notifier)
         self.attributes = AttributeRequests(fs)
         self.directories = DirectoryRequests(fs)
-        self.ranges = RangeRequests(fs)
+        self.ranges = RangeRequests(fs, notifier)
         self._handlers: dict[int, Handler] = {
             Op.INIT: Handler(self._init, HEADER_SIZE + 16, "init"),
             Op.DESTROY: Handler(lambda _: b"", HEADER_SIZE, "destroy"),

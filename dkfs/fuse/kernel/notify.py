@@ -39,18 +39,18 @@ class Notifier:
             if exc.errno != errno.ENOENT:  # the kernel did not know it
                 raise
 
-    def drop_pages(self, number: int) -> None:
-        """Drop the cached pages of *number*, which a write that is not answered yet went past.
+    def drop_pages(self, number: int, offset: int = 0, length: int = 0) -> None:
+        """Drop the cached pages of a range of *number*, see inode(), past which a write went that is not answered yet.
 
-        Linux drops them before an O_DIRECT write and, if that is asynchronous, not after it: a page that
+        What a map has stored in them is written first.  Linux drops them before an O_DIRECT write and, if that is asynchronous, not after it: a page that
         was read meanwhile would stay as it was.  Gives up where the write itself holds a page.
         """
-        thread = threading.Thread(target=self._drop, args=(number,), daemon=True)
+        thread = threading.Thread(target=self._drop, args=(number, offset, length), daemon=True)
         thread.start()
         thread.join(_PATIENCE_S)
 
-    def _drop(self, number: int) -> None:
+    def _drop(self, number: int, offset: int, length: int) -> None:
         try:
-            self.inode(number)
+            self.inode(number, offset, length)
         except OSError:
             pass  # unmounted meanwhile

@@ -20,6 +20,7 @@ from dkfs.fuse.kernel.messages import (
     WRITE_OUT,
     Op,
 )
+from dkfs.fuse.kernel.notify import Notifier
 from dkfs.fuse.kernel.request import (
     HEADER_SIZE,
     Answer,
@@ -42,7 +43,9 @@ _MOST: Final = 0x7FFFF000  # bytes: MAX_RW_COUNT; WRITE_OUT can say no more than
 class RangeRequests:
     """See the module."""
 
-    def __init__(self, fs: FileSystem) -> None:
+    def __init__(self, fs: FileSystem, notifier: Notifier | None) -> None:
+        """*notifier*, if there is a kernel, is told to write what maps have stored."""
+        self._notifier = notifier
         self._table = fs.table
         self._files = fs.files
         self._attributes = fs.attributes
@@ -75,12 +78,38 @@ class RangeRequests:
         self._files.fallocate(number, mode, _signed(offset), _signed(length))
         return b""
 
-    def lseek(self, request: Request) -> bytes:
+    def lseek(self, request: Request) -> Answer:
         number, offset, whence, _ = LSEEK_IN.unpack_from(request.buffer, HEADER_SIZE)
         if number >= VIRTUAL:
             size = self._virtual.getattr(request.node).size
             return LSEEK_OUT.pack(_seek(size, _signed(offset), whence))
-        return LSEEK_OUT.pack(self._files.seek(number, _signed(offset), whence))
+        offset, notifier = _signed(offset), self._notifier
+        inode = self._files.handles[number].inode
+        if notifier is None or not inode.handles:
+            return LSEEK_OUT.pack(self._files.seek(number, offset, whence))
+        length = self._length_of_hole(number, offset, whence)
+        if length is None:
+            return LSEEK_OUT.pack(self._files.seek(number, offset, whence))
+        node = inode.id
+
+        def seek() -> bytes:
+            # What a map has stored may be in the kernel's pages only, and would be taken for a hole.
+            notifier.drop_pages(node, offset, length)
+            return LSEEK_OUT.pack(self._files.seek(number, offset, whence))
+
+        return Work(seek, can_be_given_up=True)
+
+    def _length_of_hole(self, number: int, offset: int, whence: int) -> int | None:
+        """Return for how many bytes from *offset* on something may be missing in the file, 0: to its end; None if nothing is."""
+        try:
+            found = self._files.seek(number, offset, whence)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:  # nothing but a hole follows
+                return 0
+            raise
+        if whence == os.SEEK_DATA:
+            return found - offset or None
+        return 0 if found < os.fstat(self._files.handles[number].fd).st_size else None
 
     def copy_file_range(self, request: Request) -> bytes:
         return WRITE_OUT.pack(self._copied(request), 0)
