@@ -17,8 +17,8 @@ STRICT = Way("kernel", ("engine=kernel", "io=strict"))
 HYBRID = Way("kernel-hybrid", ("engine=kernel", "io=hybrid"))
 CHECKPOINT = Way("kernel-checkpoint", ("engine=kernel", "io=checkpoint"))
 
-ENGINES = (PYFUSE3,)
-WAYS = (PYFUSE3,)
+ENGINES = (PYFUSE3, STRICT)
+WAYS = (PYFUSE3, STRICT)
 
 
 def _mark(*ways: Way, torture: tuple[Way, ...] = ()) -> pytest.MarkDecorator:
