@@ -69,7 +69,7 @@ class Engine(Invalidator, Protocol):
 def choose(name: str) -> Engine:
     """Return the engine that `-o engine=` *name* asks for: auto, kernel or pyfuse3."""
     # Imported here: what is not used, libfuse above all, is not to be loaded.
-    if name in ("pyfuse3", "auto"):
+    if name == "pyfuse3":
         from dkfs.fuse.libfuse import Pyfuse3Engine  # noqa: PLC0415
 
         return Pyfuse3Engine()

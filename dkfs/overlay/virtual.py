@@ -198,7 +198,7 @@ class Virtual:
         place = self._numbers.place(number)
         with self._store.read() as reader:
             if place.area is Area.LATEST:
-                return _latest(reader)
+                return b"versions/%d" % reader.last
             state = _state(reader, place)
             if state.attr.kind is not Kind.SYMLINK:
                 raise error(errno.EINVAL)
@@ -235,7 +235,7 @@ class Virtual:
             return self._status_of_node(_state(reader, place), place)
         mode, uid, gid, size = stat.S_IFDIR | 0o555, 0, 0, 0
         if place.area is Area.LATEST:
-            mode, size = stat.S_IFLNK | 0o777, len(_latest(reader))
+            mode, size = stat.S_IFLNK | 0o777, len(b"versions/" + place.name)
         elif place.area is Area.TAGS:
             root = reader.node(ROOT, reader.last)
             if root is not None:  # whose owner may make tags
@@ -333,10 +333,6 @@ def _shown_xattrs(reader: Reader, state: NodeState, caller: Caller) -> dict[byte
         and not (hides_acls and name in _ACLS)
         and (caller.uid == 0 or not name.startswith(b"trusted."))
     }
-
-
-def _latest(reader: Reader) -> bytes:
-    return b"versions/%d" % reader.last
 
 
 def _state(reader: Reader, place: Place) -> NodeState:

@@ -59,7 +59,9 @@ def find_place(
     if area is Area.FILES:
         return _in_files(reader, above.name, name, rights)
     if area is Area.TOP and name in _TOP_NAMES and (name != _LATEST or reader.last):
-        return Place(_TOP_NAMES[name])
+        # Another number for another version: the kernel may keep what a symlink says.
+        said = b"%d" % reader.last if name == _LATEST else b""
+        return Place(_TOP_NAMES[name], said)
     if area is Area.VERSIONS:
         seq = number_of(reader, name)
         if seq is not None:

@@ -18,7 +18,7 @@ class Area(IntEnum):
     """The part of the history tree that a place lies in."""
 
     TOP = 0
-    LATEST = 1
+    LATEST = 1  # Place.name is the number of the version
     VERSIONS = 2
     TAGS = 3
     AT = 4
