@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.history import IncompleteError
 from bench.peer import BenchError, Peer
 from bench.results import Measured, Sample
-from bench.workload import Level, Stopwatch, Workload
+from bench.workload import Level, Stopwatch, Workload, sync
 from dkfs.errors import DkfsError
 
 # What a workload, a peer or a program may fail with; the others go on.
@@ -122,7 +122,7 @@ def sample(
     workload.setup(place, peer)
     if peer.records and workload.changes:
         before = peer.history.flush()
-    os.sync()  # nobody is to pay for what was written earlier
+    sync(peer.backing)  # nobody is to pay for what was written earlier
     with observed or nullcontext():
         value, wall_s, settle_s, cpu_s = _timed(workload, peer, place)
     workload.verify(place, peer)

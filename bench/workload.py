@@ -127,6 +127,11 @@ def hammer(*words: str | Path | int) -> float:
     return float(program(built("hammer"), *map(str, words)))
 
 
+def sync(directory: Path) -> None:
+    """Write what is dirty in the file system of *directory*; sync(2) would wait for every mount there is."""
+    program("sync", "--file-system", directory)
+
+
 def require(condition: bool, what: str) -> None:  # noqa: FBT001 - reads as an assertion
     """Raise BenchError with *what* was expected unless *condition*."""
     if not condition:

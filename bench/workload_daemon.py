@@ -59,7 +59,6 @@ class MemoryOfAMillion(Memory):
     def verify(self, place: Path, peer: Peer) -> None:
         known = peer.history.known()
         require(known >= self.count, f"{self.count} files known to the daemon, not {known}")
-        program("sync")
         _DROP_CACHES.write_text("2\n")  # names and inodes
         deadline_s = time.monotonic() + _PATIENCE_S
         while (known := peer.history.known()) > self.count // 10:
