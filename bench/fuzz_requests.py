@@ -254,10 +254,11 @@ def _init() -> bytes:
 
 def _bodies(fh: int) -> list[tuple[int, int, bytes]]:
     """Return (opcode, inode, body) of every request, about file 2, open as *fh*, and directory 3."""
+    return [*_first_bodies(fh), *_later_bodies(fh)]
+
+
+def _first_bodies(fh: int) -> list[tuple[int, int, bytes]]:
     io = _pack("QQIIQII", fh, 1, 3, 0, 0, os.O_RDWR, 0)
-    listing = _pack("QQIIQII", fh, 0, 4096, 0, 0, 0, 0)
-    lock = _pack("QQQQIIII", fh, 1, 0, 9, 1, 4, 0, 0)
-    copy = _pack("QQQQQQQ", fh, 0, 2, fh, 5, 3, 0)
     return [
         (1, 1, b"file\0"),
         (1, 1, b"none\0"),
@@ -283,6 +284,14 @@ def _bodies(fh: int) -> list[tuple[int, int, bytes]]:
         (23, 2, _pack("II", 100, 0)),
         (24, 2, b"user.a\0"),
         (25, 2, _pack("QIIQ", fh, 0, 0, 0)),
+    ]
+
+
+def _later_bodies(fh: int) -> list[tuple[int, int, bytes]]:
+    listing = _pack("QQIIQII", fh, 0, 4096, 0, 0, 0, 0)
+    lock = _pack("QQQQIIII", fh, 1, 0, 9, 1, 4, 0, 0)
+    copy = _pack("QQQQQQQ", fh, 0, 2, fh, 5, 3, 0)
+    return [
         (27, 1, _pack("II", 0, 0)),
         (28, 1, listing),
         (29, 1, _pack("QIIQ", fh, 0, 0, 0)),

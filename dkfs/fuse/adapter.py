@@ -17,6 +17,7 @@ from dkfs.fuse.engine import Meter
 from dkfs.fuse.invalidate import drop_pages
 from dkfs.fuse.served import changes, served
 from dkfs.model.ids import Seq
+from dkfs.overlay.listing import DOTS
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
 
@@ -149,37 +150,42 @@ class Operations(pyfuse3.Operations):
             self._read_virtual(fh, start_id, token)
             return
         directory = self._names.inode_of(fh)
-        names = self._names.names(fh, again=start_id == 0)
         table = self._table
-        if start_id < 2 and not self._dots(directory.id, start_id, token):
-            return
-        fd = table.fd(directory)
-        for index in range(max(0, start_id - 2), len(names)):
-            name = names[index]
+        for name, after in self._names.listing(fh, start_id):
+            if name in DOTS:
+                if not self._reply_dot(token, directory.id, name, after):
+                    break
+                continue
             if self._virtual.owns(directory.id, name):
-                if not self._reply_virtual(token, directory.id, name, index + 3):
+                if not self._reply_virtual(token, directory.id, name, after):
                     break
                 continue
             try:
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                status = os.stat(name, dir_fd=table.fd(directory), follow_symlinks=False)
             except FileNotFoundError:
                 continue
             if not pyfuse3.readdir_reply(
-                token, name, self._entry_of(status, table.number(status)), index + 3
+                token, name, self._entry_of(status, table.number(status)), after
             ):
                 break
             table.found(directory, name, status).lookups += 1
 
     def _dots(self, number: int, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
-        """Report "." and ".."; the kernel takes no reference to them."""
+        """Report "." and ".."."""
+        return all(
+            self._reply_dot(token, number, name, position)
+            for position, name in enumerate(DOTS, 1)
+            if position > start_id
+        )
+
+    def _reply_dot(
+        self, token: pyfuse3.ReaddirToken, number: int, name: bytes, position: int
+    ) -> bool:
+        """Report "." or ".."; the kernel takes no reference to them."""
         entry = EntryAttributes()
         entry.st_ino = pyfuse3.InodeT(number)
         entry.st_mode = pyfuse3.ModeT(0o040755)
-        return all(
-            pyfuse3.readdir_reply(token, name, entry, position)
-            for position, name in ((1, b"."), (2, b".."))
-            if position > start_id
-        )
+        return pyfuse3.readdir_reply(token, name, entry, position)
 
     def _read_virtual(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         number, names = self._virtual.names(fh, again=start_id == 0)

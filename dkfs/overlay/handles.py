@@ -5,8 +5,10 @@ import os
 from typing import Generic, TypeVar
 
 from dkfs.core.extents import Extents
+from dkfs.core.io_mode import OpenKind
 from dkfs.model.operation import Origin
 from dkfs.overlay.inodes import Inode
+from dkfs.overlay.listing import Window
 
 T = TypeVar("T")
 
@@ -16,7 +18,7 @@ class Handle:
 
     __slots__ = (
         *("append", "at_end", "direct", "dirty", "fd", "inode", "is_halfway", "origin", "readable"),
-        *("sync", "writable", "wrote"),
+        *("kind", "sync", "writable", "wrote"),
     )
 
     def __init__(self, inode: Inode, fd: int, flags: int, origin: Origin) -> None:
@@ -28,6 +30,7 @@ class Handle:
         self.at_end = False  # whatever is written goes to the end: the file is append-only
         self.sync = bool(flags & os.O_DSYNC)  # O_SYNC contains O_DSYNC
         self.direct = bool(flags & os.O_DIRECT)  # as far as is known: nobody tells of fcntl(2)
+        self.kind = OpenKind.CACHED  # how the kernel serves it
         self.origin = origin  # who opened it
         self.wrote = False  # since the last capture; a truncation alone does not count
         self.is_halfway = False  # the last write may be the first part of one that the kernel cut
@@ -35,13 +38,13 @@ class Handle:
 
 
 class DirHandle:
-    """An open directory: its names as they were when reading began."""
+    """An open directory."""
 
-    __slots__ = ("inode", "names")
+    __slots__ = ("inode", "window")
 
     def __init__(self, inode: Inode) -> None:
         self.inode = inode
-        self.names: list[bytes] = []
+        self.window = Window()
 
 
 class HandleTable(Generic[T]):

@@ -2,6 +2,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from itertools import islice
 
 from dkfs.overlay.backing import by_fd
 from dkfs.overlay.captures import Captures
@@ -11,8 +13,10 @@ from dkfs.overlay.flags import ioctl
 from dkfs.overlay.handles import DirHandle, HandleTable
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
+from dkfs.overlay.listing import Listed
 
 Found = tuple[Inode, os.stat_result]
+_AFTER_RESERVED = (1 << 62) + 1  # a position that no file system uses
 
 
 class Lookups:
@@ -51,20 +55,32 @@ class Lookups:
         """Open a directory; return the number of its handle."""
         return self.directories.add(DirHandle(inode))
 
-    def names(self, number: int, *, again: bool) -> list[bytes]:
-        """Return the names in an open directory, read anew if *again*; raises OSError."""
+    def listing(self, number: int, position: int) -> Iterator[Listed]:
+        """Find the names in an open directory from *position* on, 0: all as they are now; raises OSError.
+
+        "." and ".." are among them.
+        """
         handle = self.directories[number]
-        if again:
-            fd = self._open_again(handle.inode)
-            try:
-                found = [os.fsencode(name) for name in os.listdir(fd)]
-            finally:
-                os.close(fd)
-            if handle.inode is self._table.root and self._reserved is not None:
-                found = [name for name in found if name != self._reserved]
-                found += [self._reserved] if self._is_listed else []
-            handle.names = found
-        return handle.names
+        reserved = self._reserved if handle.inode is self._table.root else None
+        if position == 0 and reserved is not None and self._is_listed:
+            yield Listed(reserved, _AFTER_RESERVED)
+        if position == _AFTER_RESERVED:
+            position = 0
+        window = handle.window
+        index = window.start(position) if position else -1
+        while index >= 0 or self._fill(handle, position):
+            found = window.found()
+            for each in islice(found, max(index, 0), None):
+                if each.name != reserved:
+                    yield each
+            position, index = found[-1].after, -1
+
+    def _fill(self, handle: DirHandle, position: int) -> bool:
+        fd = self._open_again(handle.inode)
+        try:
+            return handle.window.fill(fd, position)
+        finally:
+            os.close(fd)
 
     def inode_of(self, number: int) -> Inode:
         """Return the inode of an open directory."""

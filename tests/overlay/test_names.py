@@ -112,17 +112,46 @@ def test_removing_a_synced_file_is_something_to_wait_for(tmp_path: Path) -> None
         assert seq == it.recorder.last
 
 
-def test_a_directory_is_read_as_it_was_when_reading_began(tmp_path: Path) -> None:
+def test_a_directory_is_read_anew_from_its_beginning(tmp_path: Path) -> None:
     with driven(tmp_path) as it:
-        for name in (b"a", b"b"):
-            it.create(name)
+        it.create(b"a")
         number = it.fs.names.opendir(it.root)
-        first = it.fs.names.names(number, again=True)
-        it.create(b"c")
+        before = {each.name for each in it.fs.names.listing(number, 0)}
+        it.create(b"b")
 
-        assert it.fs.names.names(number, again=False) == first
-        assert sorted(it.fs.names.names(number, again=True)) == [b"a", b"b", b"c"]
+        assert before == {b".", b"..", b"a"}
+        assert {e.name for e in it.fs.names.listing(number, 0)} == before | {b"b"}
         it.fs.names.releasedir(number)
+
+
+def test_a_directory_is_read_on_from_any_position_by_any_handle(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        names = [b"%d" % number for number in range(12)]
+        for name in names:
+            it.create(name)
+        first, second = (it.fs.names.opendir(it.root) for _ in range(2))
+        listed = list(it.fs.names.listing(first, 0))
+        for index, each in enumerate(listed):
+            assert list(it.fs.names.listing(second, each.after)) == listed[index + 1 :]
+        gone = [each.name for each in listed if each.name in names][::2]
+        for name in gone:
+            it.fs.names.unlink(it.root, name, ME)
+        later = it.fs.names.opendir(it.root)
+        rest = [e.name for e in it.fs.names.listing(later, listed[6].after)]
+
+        assert rest == [e.name for e in listed[7:] if e.name not in gone]
+
+
+def test_a_directory_larger_than_a_window_is_read_to_its_end(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        names = {b"%0200d" % number for number in range(2500)}  # 580 kB
+        for name in names:
+            (tmp_path / "top" / name.decode()).touch()
+        number = it.fs.names.opendir(it.root)
+
+        listed = [each.name for each in it.fs.names.listing(number, 0)]
+        assert len(listed) == 2502
+        assert set(listed) == names | {b".", b".."}
 
 
 def test_what_appeared_behind_the_mount_is_found_when_it_is_used(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from dkfs.fuse.kernel.messages import (
     OPEN_OUT,
     READ_IN,
     RELEASE_IN,
+    Fopen,
     Op,
 )
 from dkfs.fuse.kernel.request import HEADER_SIZE, Answer, Handler, Request, Work, invalid
+from dkfs.overlay.listing import DOTS
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
 
@@ -33,6 +35,8 @@ class DirectoryRequests:
         self._virtual = fs.virtual
         self._recorder = fs.recorder
         self._valid_s = int(fs.valid_s)
+        # The kernel caches listings; names that it makes and removes itself it drops them for.
+        self._how = int(Fopen.CACHE_DIR | Fopen.KEEP_CACHE) if fs.valid_s else 0
 
     def handlers(self) -> dict[int, Handler]:
         """Return the handler of each request."""
@@ -47,7 +51,7 @@ class DirectoryRequests:
     def opendir(self, request: Request) -> bytes:
         if request.node >= VIRTUAL:
             return OPEN_OUT.pack(self._virtual.opendir(request.node, request), 0, 0)
-        return OPEN_OUT.pack(self._names.opendir(self._table[request.node]), 0, 0)
+        return OPEN_OUT.pack(self._names.opendir(self._table[request.node]), self._how, 0)
 
     def readdir(self, request: Request) -> bytes:
         return self._read(request, plus=False)
@@ -68,25 +72,25 @@ class DirectoryRequests:
 
     def _read_real(self, listing: "_Listing", number: int, offset: int) -> None:
         directory = self._names.inode_of(number)
-        names = self._names.names(number, again=offset == 0)
-        if not listing.add_dots(directory.id, offset):
-            return
         table = self._table
-        fd = table.fd(directory)
         owns, plus, valid_s = self._virtual.owns, listing.plus, self._valid_s
-        for index in range(max(0, offset - _REFERENCED), len(names)):
-            name = names[index]
-            if owns(directory.id, name):
-                if not self._add_virtual(listing, directory.id, name, index + 3):
+        for name, after in self._names.listing(number, offset):
+            if name in DOTS:
+                if not listing.add_dot(directory.id, name, after):
                     return
                 continue
+            if owns(directory.id, name):
+                if not self._add_virtual(listing, directory.id, name, after):
+                    return
+                continue
+            fd = table.fd(directory)
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
             known = table.number(status)
             whole = entry(status, known, valid_s) if plus else b""
-            if not listing.add(name, known, status.st_mode, index + 3, whole):
+            if not listing.add(name, known, status.st_mode, after, whole):
                 return
             if plus:
                 table.found(directory, name, status).lookups += 1
@@ -160,11 +164,14 @@ class _Listing:
         self.parts.append(name + bytes(padding))
         return True
 
+    def add_dot(self, number: int, name: bytes, position: int) -> bool:
+        """Add "." or ".."; see add()."""
+        return self.add(name, number, _DIR << 12, position, _NONE if self.plus else b"")
+
     def add_dots(self, number: int, offset: int) -> bool:
-        """Add "." and ".." unless *offset* is behind them."""
-        whole = _NONE if self.plus else b""
+        """Add "." and ".." of the history, unless *offset* is behind them."""
         return all(
-            self.add(name, number, _DIR << 12, position, whole)
-            for position, name in ((1, b"."), (2, b".."))
+            self.add_dot(number, name, position)
+            for position, name in enumerate(DOTS, 1)
             if position > offset
         )

@@ -15,7 +15,6 @@ from dkfs.fuse.kernel.messages import (
     Op,
 )
 from dkfs.fuse.kernel.request import (
-    DOTS,
     HEADER_SIZE,
     Answer,
     Handler,
@@ -24,6 +23,7 @@ from dkfs.fuse.kernel.request import (
     invalid,
     refuse_virtual,
 )
+from dkfs.overlay.listing import DOTS
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from dkfs.fuse.kernel.messages import IN_HEADER
+from dkfs.overlay.listing import DOTS
 from dkfs.overlay.virtual import VIRTUAL
 
 HEADER_SIZE: Final = IN_HEADER.size
-DOTS: Final = (b".", b"..")  # asked for by LOOKUP alone
 
 Buffer = bytes | bytearray
 Payload = bytes | memoryview
@@ -97,7 +97,7 @@ class Request:
     def name(self, at: int) -> bytes:
         """Return the name that begins at *at* in the buffer; raises OSError(EINVAL)."""
         name, _ = self.text(at)
-        if not name or b"/" in name or name in DOTS:
+        if not name or b"/" in name or name in DOTS:  # which LOOKUP alone may ask for
             raise invalid()
         return name
 

@@ -144,11 +144,36 @@ def test_rewinding_reads_anew(kernel: KernelSide) -> None:
     assert after - before == {b"new"}
 
 
-@pytest.mark.parametrize("offset", [99, 1 << 40, (1 << 63) - 1])
-def test_an_offset_beyond_the_end_is_the_end(kernel: KernelSide, offset: int) -> None:
+def test_an_offset_behind_the_last_name_is_the_end_for_every_handle(kernel: KernelSide) -> None:
+    (kernel.top / "file").touch()
     fh = kernel.opendir()
+    last = kernel.readdir(ROOT, fh)[-1].off
 
-    assert kernel.readdir(ROOT, fh, offset) == []
+    assert kernel.readdir(ROOT, fh, last) == []
+    assert kernel.readdir(ROOT, kernel.opendir(), last) == []
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_handle_goes_on_where_another_one_stopped(kernel: KernelSide, how: str) -> None:
+    for number in range(20):
+        (kernel.top / f"{number:02}").touch()
+    first, second = kernel.opendir(), kernel.opendir()
+    size = 900 if how == "plus" else 300
+    found = kernel.readdir(ROOT, first, 0, size, plus=how == "plus")
+    rest = kernel.readdir(ROOT, second, found[-1].off, 1 << 16, plus=how == "plus")
+
+    assert len(found) < 12
+    assert len({each.name for each in found + rest}) == len(found) + len(rest) == 22
+
+
+def test_the_kernel_may_cache_listings_but_not_of_the_history(kernel: KernelSide) -> None:
+    history = kernel.lookup(b".dkfs").nodeid
+    flags = [
+        wire.OPEN_OUT.unpack(kernel.done(Op.OPENDIR, node, wire.OPEN.pack(0, 0)))[1]
+        for node in (ROOT, history)
+    ]
+
+    assert flags == [8 | 2, 0]  # FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE
 
 
 def test_what_is_no_directory_cannot_be_read_as_one(kernel: KernelSide) -> None:
