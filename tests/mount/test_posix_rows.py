@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount import behaviours_of_rights, posix_sticky, posix_times
+from tests.mount import behaviours_of_limits, behaviours_of_rights, posix_sticky, posix_times
 from tests.mount.behaviours import BEHAVIOURS, Behaviour, Seen
+from tests.mount.behaviours_of_limits import OF_KERNEL
 from tests.mount.engines import each_engine, each_way
 from tests.mount.posix_attributes import ATTRIBUTES
-from tests.mount.posix_naming import NAMING
+from tests.mount.posix_naming import NAMING, NAMING_OF_KERNEL
 from tests.mount.posix_opening import OPENING
 from tests.mount.posix_scene import PATHS, USERS, Call, build, remains
 from tests.mount.posix_scene import answers as answers_of
 from tests.mounting import Mounted
 
-assert behaviours_of_rights.BEHAVIOURS is BEHAVIOURS  # it has added its own
+for module in (behaviours_of_limits, behaviours_of_rights):
+    assert module.BEHAVIOURS is BEHAVIOURS  # it has added its own
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
 
 TABLES = {"opening": OPENING, "naming": NAMING, "attributes": ATTRIBUTES}
@@ -67,7 +69,8 @@ def compare(place: Mounted, name: str, expected: Answers, found: Answers) -> lis
 @each_way
 def test_mount_behaves_as_a_plain_directory(shared: Mounted) -> None:
     wrong = []
-    for behave in BEHAVIOURS:
+    behaviours = BEHAVIOURS + ([] if "engine=pyfuse3" in shared.options else OF_KERNEL)
+    for behave in behaviours:
         expected, found = (
             seen(behave, top / behave.__name__) for top in (shared.base, shared.mountpoint)
         )
@@ -75,7 +78,7 @@ def test_mount_behaves_as_a_plain_directory(shared: Mounted) -> None:
             wrong.append(f"{behave.__name__}: {found}, expected {expected}")
 
     assert not wrong, "\n".join(wrong)
-    assert set(os.listdir(shared.mountpoint)) == {behave.__name__ for behave in BEHAVIOURS}
+    assert set(os.listdir(shared.mountpoint)) == {behave.__name__ for behave in behaviours}
 
 
 def seen(behave: Behaviour, top: Path) -> Seen:
@@ -103,7 +106,10 @@ def answered(top: Path, call: Call) -> tuple[Answers, Answers]:
 @pytest.mark.parametrize("table", TABLES)
 def test_every_call_is_answered_as_by_a_plain_directory(shared: Mounted, table: str) -> None:
     wrong = []
-    for number, (name, call) in enumerate(TABLES[table].items()):
+    rows = dict(TABLES[table])
+    if table == "naming" and "engine=pyfuse3" not in shared.options:
+        rows |= NAMING_OF_KERNEL
+    for number, (name, call) in enumerate(rows.items()):
         answers, left = answered(shared.base / "plain" / str(number), call)
         answers_here, left_here = answered(shared.mountpoint / str(number), call)
         # What is left is told only where the answers do not tell it.
