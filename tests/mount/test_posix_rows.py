@@ -2,14 +2,16 @@
 
 import os
 import re
+import subprocess
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.mount import behaviours_of_limits, behaviours_of_rights, posix_sticky, posix_times
-from tests.mount.behaviours import BEHAVIOURS, Behaviour, Seen
+from tests.mount.behaviours import BEHAVIOURS, Behaviour, Seen, tried
 from tests.mount.behaviours_of_limits import OF_KERNEL
 from tests.mount.engines import each_engine, each_way
 from tests.mount.posix_attributes import ATTRIBUTES
@@ -138,3 +140,48 @@ def test_sticky_directories_protect_whom_they_protect_in_a_plain_directory(share
     wrong = compare(shared, "", expected, found)
 
     assert not wrong, "\n".join(wrong)
+
+
+# ---- a file system that is full
+
+
+def filled(top: Path) -> list[object]:
+    """Fill *top*, which has room for little; return what each attempt ended with, on the way and after."""
+    (top / "dir").mkdir()
+    said: list[object] = []
+    with (top / "big").open("wb", buffering=0) as big:
+        said.append(tried(lambda: [big.write(bytes(range(256)) * 256) for _ in range(100)]))
+        said.append(tried(lambda: os.fsync(big.fileno())))
+    said.append(tried(lambda: (top / "small").write_bytes(b"x" * 5000)))
+    os.truncate(top / "big", 100_000)
+    said.append(tried(lambda: (top / "small").write_bytes(b"x" * 5000)))
+    said.append(tried(lambda: [(top / f"file{n}").write_bytes(b"") for n in range(100)]))
+    calls: tuple[Callable[[Path], object], ...] = (
+        *(os.mkdir, os.mkfifo, lambda p: os.symlink("x", p), lambda p: os.open(p, os.O_CREAT)),
+        lambda p: os.link(top / "small", p),
+    )
+    said += [tried(partial(call, top / "dir" / "new")) for call in calls]
+    said.append(tried(lambda: os.rename(top / "small", top / "dir" / "small")))
+    said.append(tried((top / "file0").unlink))
+    # The room of a removed file comes back when the kernel has told that it has forgotten it, which is no request.
+    said.append(any(not tried(lambda: os.mkdir(top / "dir" / "new")) for _ in range(5000)))
+    return [*said, (top / "big").read_bytes(), (top / "dir" / "small").read_bytes()]
+
+
+@each_engine
+def test_full_backing_directory_refuses_what_any_full_directory_refuses(unmounted: Mounted) -> None:
+    plain = unmounted.base / "plain"
+    plain.mkdir()
+    for directory in (plain, unmounted.state_dir):
+        options = "size=2m,nr_inodes=60"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", directory], check=True)
+    try:
+        unmounted.mount()
+        expected, found = filled(plain), filled(unmounted.mountpoint)
+        unmounted.umount()
+    finally:
+        for directory in (plain, unmounted.state_dir):
+            subprocess.run(["umount", "--lazy", directory], check=True)
+
+    assert "ENOSPC" in expected
+    assert found == expected
