@@ -65,7 +65,7 @@ class Saver:
                 assert {name for name, _ in tree.children(tree.resolve(b""))} == set(files)
                 for name, data in files.items():
                     state = tree.state(tree.resolve(name))
-                    assert content.read(reader, state, 0, SIZE * 2) == data, (seq, name)
+                    assert content.read(reader, state, 0, state.attr.size) == data, (seq, name)
 
     def _data(self) -> bytes:
         """Return new bytes, or zeros, or some of another file."""
