@@ -119,3 +119,6 @@ class IoRules:
             if rule.matches(path):
                 return rule.mode
         return self.default
+
+
+STRICT = IoRules()

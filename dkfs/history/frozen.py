@@ -105,6 +105,23 @@ class FrozenBytes:
         return self.held
 
 
+class FrozenParts(FrozenBytes):
+    """See Frozen: copied by somebody else; what of the ranges is in no part is zeros."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, parts: Sequence[tuple[int, bytes]], ranges: Sequence[Range], size: int
+    ) -> None:
+        """Take *parts*, pairs of where they start and what they are, sorted, each in one of *ranges*."""
+        self.size = size
+        self.fds = 0
+        self.ranges = tuple(ranges)
+        self._starts = [start for start, _ in parts]
+        self._data = [data for _, data in parts]
+        self.held = sum(map(len, self._data))
+
+
 class FrozenFile:
     """See Frozen: read later from an fd of its own; before_change() saves what is about to go.
 

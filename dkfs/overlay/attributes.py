@@ -10,11 +10,11 @@ from dkfs.history.change import NodeChange
 from dkfs.model.ids import Seq
 from dkfs.model.operation import OpKind, Origin
 from dkfs.overlay.backing import Time, born, by_fd, set_times, xattrs_of
-from dkfs.overlay.captures import Captures
 from dkfs.overlay.files import Files
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.origin import Caller
+from dkfs.overlay.passed import PassedCaptures
 from dkfs.overlay.privileges import CAPABILITY, drop
 
 STORE_XATTR = b"user.dkfs.store"  # on the root: the path of the store; answered, never listed
@@ -42,7 +42,7 @@ class Attributes:
         self,
         table: InodeTable,
         journal: Journal,
-        captures: Captures,
+        captures: PassedCaptures,
         files: Files,
         *,
         store_path: bytes,
@@ -88,6 +88,7 @@ class Attributes:
             # The contents come before the attributes: no version shows the new ones with older bytes.
             self._captures.capture(inode, self._journal.origin(caller))
         fd, path = self._target(inode)
+        settled = self._captures.settled(inode)
         changes_owner = new.uid is not None or new.gid is not None
         if new == _NOTHING and not inode.is_dir:
             # chown(path, -1, -1), which takes privileges away, or the kernel's notice before a write,
@@ -107,6 +108,7 @@ class Attributes:
             # chmod changes the mask of an ACL; before chown the kernel has removed security.capability.
             xattrs = xattrs_of(path) if new.mode is not None else None
             self._record(OpKind.SETATTR, inode, status, caller, xattrs)
+        settled()
         return status
 
     def _target(self, inode: Inode) -> tuple[int, int | bytes]:

@@ -96,8 +96,11 @@ class Captures:
         if not frozen.wait_released(0):
             raise OSError(errno.EIO, "the contents before the change cannot be recorded")
 
-    def capture(self, inode: Inode, origin: Origin) -> None:
-        """Record the contents of *inode* as they are now, if anything was written since."""
+    def capture(self, inode: Inode, origin: Origin, *, unasked: bool = False) -> None:  # noqa: ARG002 - see there
+        """Record the contents of *inode* as they are now, if anything was written since.
+
+        *unasked* is for what is not seen here; see PassedCaptures.
+        """
         if inode not in self._dirty:
             return
         handles = inode.handles
@@ -133,12 +136,19 @@ class Captures:
         if inode.id in self._missed:
             extents.add(0, size)
         self._missed.add(inode.id)  # until it is known to be in the log
-        node = self._journal.node(inode)
+        self._journal.node(inode)  # may record what it was found to be
         # Nothing but zeros should be found behind the old end that was not written through a handle.
         extents.add(next_data(fd, inode.recorded_size, size), size)
-        frozen = self._frozen(inode, fd, below(extents, size), size)
-        self._count.resized(status.st_nlink, inode.recorded_size, size)
-        inode.recorded_size = size
+        self._append(
+            inode, status, self._frozen(inode, fd, below(extents, size), size), kind, origin
+        )
+
+    def _append(
+        self, inode: Inode, status: os.stat_result, frozen: Frozen, kind: OpKind, origin: Origin
+    ) -> None:
+        node = self._journal.node(inode)
+        self._count.resized(status.st_nlink, inode.recorded_size, frozen.size)
+        inode.recorded_size = frozen.size
         self._journal.changed(kind, origin, inode, NodeChange(node, status, None, frozen))
         self._missed.discard(inode.id)
 
@@ -195,12 +205,20 @@ class Captures:
             assert inode.handles
             if older_than_s and self._is_halfway(inode, until - _PUT_OFF_MOST * older_than_s):
                 continue
+            if older_than_s and self._has_to_wait(inode):
+                continue
             try:
-                self.capture(inode, inode.handles[0].origin)
+                self.capture(inode, inode.handles[0].origin, unasked=True)
+            except BlockingIOError:
+                self._dirty[inode] = time.monotonic()  # there will be a quieter moment
             except (OSError, DkfsError) as exc:
                 # Nobody asked, so nobody can be told; it stays dirty and is tried again.
                 log.warning("%s cannot be recorded: %s", os.fsdecode(inode.name), exc)
                 self._dirty[inode] = time.monotonic()
+
+    def _has_to_wait(self, _: Inode) -> bool:
+        """Return whether what is to be captured is still being found out."""
+        return False
 
     def _is_halfway(self, inode: Inode, at_the_latest: float) -> bool:
         """Return whether the rest of a write seems to be on its way: by the next look it will have come."""

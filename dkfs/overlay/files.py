@@ -6,12 +6,12 @@ import os
 
 from dkfs.model.ids import Seq
 from dkfs.overlay.backing import by_fd
-from dkfs.overlay.captures import Captures
 from dkfs.overlay.flags import ioctl
 from dkfs.overlay.handles import Handle, HandleTable
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.origin import Caller
+from dkfs.overlay.passed import PassedCaptures
 from dkfs.overlay.privileges import drop
 from dkfs.overlay.ranges import Ranges
 
@@ -38,7 +38,7 @@ def backing_flags(flags: int) -> int:
 class Files:
     """The files that applications have open."""
 
-    def __init__(self, table: InodeTable, journal: Journal, captures: Captures) -> None:
+    def __init__(self, table: InodeTable, journal: Journal, captures: PassedCaptures) -> None:
         self._table = table
         self._journal = journal
         self._captures = captures
@@ -145,6 +145,10 @@ class Files:
     def release(self, number: int) -> None:
         """Close the handle; what mmap wrote since the last flush is captured first."""
         handle = self.handles[number]
+        if handle.writable and handle.kind.is_passthrough:
+            self.handles.remove(number)
+            self._captures.passed_release(handle)
+            return
         try:
             if handle.writable:
                 self._captures.capture(handle.inode, handle.origin)

@@ -28,6 +28,7 @@ class Inode:
     """A file, directory, ... of the backing directory that the kernel, or a child, refers to."""
 
     __slots__ = (
+        "bypassed",
         "children",
         "dev",
         "fd",
@@ -66,6 +67,7 @@ class Inode:
         self.unlinked = False
         self.synced = False  # an application has asked for its contents to be durable
         self.plain = False  # known to have no set-id bits and no security.capability
+        self.bypassed = False  # the kernel's pages may be older than the file: it read or wrote past them
         self.handles: list[Handle] | None = None  # open for writing
         self.frozen: list[FrozenFile] | None = None  # contents being recorded
         self.recorded_size = 0  # bytes, of the contents last frozen; valid while handles is set

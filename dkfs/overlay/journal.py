@@ -20,7 +20,7 @@ class Journal:
 
     def __init__(self, recorder: Recorder, store: Store, table: InodeTable) -> None:
         self.recorder = recorder
-        self._store = store
+        self.store = store
         self._table = table
         self._origins = Origins()
         table.root.node = ROOT
@@ -36,7 +36,7 @@ class Journal:
         chain = [inode]
         while (parent := chain[-1].parent) is not None and not parent.node:
             chain.append(parent)
-        with self._store.read() as reader:
+        with self.store.read() as reader:
             for step in reversed(chain):
                 if step.parent is not None:
                     step.node = reader.child(step.parent.node, step.name, reader.last)

@@ -4,15 +4,17 @@ import os
 from collections.abc import Callable
 
 from dkfs.core.chunking import Chunking
+from dkfs.core.io_mode import STRICT, IoRules
 from dkfs.history.recorder import Recorder
 from dkfs.overlay.attributes import Attributes
-from dkfs.overlay.captures import Captures
 from dkfs.overlay.counting import FileCount
 from dkfs.overlay.files import Files
 from dkfs.overlay.inodes import InodeTable
 from dkfs.overlay.journal import Journal
+from dkfs.overlay.modes import Modes
 from dkfs.overlay.names import Names
 from dkfs.overlay.origin import groups_of
+from dkfs.overlay.passed import PassedCaptures
 from dkfs.overlay.rollback import Rollback
 from dkfs.overlay.tags import Tags
 from dkfs.overlay.virtual import Virtual
@@ -38,12 +40,13 @@ class FileSystem:
         clock_ns: Callable[[], int],
         large_above: int = _LARGE,
         is_read_only: bool = False,
+        io: IoRules = STRICT,
     ) -> None:
         """Serve *root_fd*, recording to *recorder*.
 
         *reserved* is the root's name for the history, listed in it if *is_listed*.  A file of more than
         *large_above* bytes is counted as large.  *is_read_only*: nothing is changed here, but perhaps by others,
-        and *recorder* is an Onlooker.
+        and *recorder* is an Onlooker.  *io*: how files are served, where the kernel grants it.
         """
         self.recorder = recorder
         self.is_read_only = is_read_only
@@ -53,21 +56,19 @@ class FileSystem:
         self.table = InodeTable(root_fd, committed=lambda: recorder.decided, is_shared=is_read_only)
         self.journal = Journal(recorder, store, self.table)
         self.count = FileCount(store, large_above=large_above)
-        self.captures = Captures(self.table, self.journal, self.count)
-        self.files = Files(self.table, self.journal, self.captures)
+        self.captures = PassedCaptures(self.table, self.journal, self.count)
+        self.modes = Modes(self.table, io)
+        parts = self.table, self.journal, self.captures
+        self.files = Files(*parts)
         self.names = Names(
-            self.table,
-            self.journal,
-            self.captures,
+            *parts,
             self.files,
             count=self.count,
             reserved=reserved,
             is_listed=is_listed,
         )
         self.attributes = Attributes(
-            self.table,
-            self.journal,
-            self.captures,
+            *parts,
             self.files,
             store_path=os.fsencode(store.path),
             is_read_only=is_read_only,
@@ -97,6 +98,7 @@ class FileSystem:
         self.captures.capture_all()
         self.recorder.flush()  # then it is known what builds on damage
         self.captures.mend()
+        self.captures.close()
         complete = self.recorder.close()
         self.table.close()
         return complete

@@ -1,0 +1,131 @@
+"""Backing ids: the files that the kernel reads and writes itself (FUSE_PASSTHROUGH, Linux 6.9).
+
+A file is registered once for as long as it is open so, whatever the number of its opens: the kernel refuses
+a second id of one inode.  It is registered by its O_PATH fd; for each open the kernel opens the file
+itself, with the application's flags and dkfs's rights.
+"""
+
+import errno
+import fcntl
+import struct
+from typing import Final, Protocol
+
+from dkfs.core.io_mode import OpenKind
+from dkfs.fuse.kernel.messages import Fopen
+from dkfs.overlay.clones import file_system
+from dkfs.overlay.inodes import Inode
+from dkfs.overlay.mounted import FileSystem
+
+_BACKING_OPEN: Final = 0x4010E501  # linux/fuse.h: _IOW(229, 1, struct fuse_backing_map)
+_BACKING_CLOSE: Final = 0x4004E502  # _IOW(229, 2, uint32_t)
+_BACKING_MAP: Final = struct.Struct("=iIQ")  # fd, flags (0), padding (0)
+_ID: Final = struct.Struct("=I")
+
+_STACKED: Final = frozenset((0x794C7630, 0xF15F))  # linux/magic.h: overlayfs, ecryptfs
+
+_PASS: Final = int(Fopen.PASSTHROUGH)
+_PASS_DIRECT: Final = int(Fopen.PASSTHROUGH | Fopen.DIRECT_IO)
+_NOFLUSH: Final = int(Fopen.NOFLUSH)
+_KEEP: Final = int(Fopen.KEEP_CACHE)
+
+# For one file, now: the next one may be registered.
+_PASSING: Final = frozenset((errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ESTALE))
+
+
+class Backings(Protocol):
+    """Registers backing files."""
+
+    def open(self, fd: int) -> int:
+        """Return the id of the file that *fd* holds; raises OSError."""
+        ...
+
+    def close(self, backing: int) -> None:
+        """Let go of an id; raises OSError."""
+        ...
+
+
+class DeviceBackings:
+    """See Backings: by the ioctls of /dev/fuse."""
+
+    def __init__(self, device: int) -> None:
+        """*device* is an fd of a connection that agreed on FUSE_PASSTHROUGH."""
+        self._device = device
+
+    def open(self, fd: int) -> int:
+        """See Backings."""
+        request = bytearray(_BACKING_MAP.pack(fd, 0, 0))
+        return int(fcntl.ioctl(self._device, _BACKING_OPEN, request))
+
+    def close(self, backing: int) -> None:
+        """See Backings."""
+        fcntl.ioctl(self._device, _BACKING_CLOSE, bytearray(_ID.pack(backing)))
+
+
+class Passthrough:
+    """Turns the decisions of overlay.modes into what the kernel is told."""
+
+    def __init__(self, fs: FileSystem, backings: Backings) -> None:
+        self._modes = fs.modes
+        self._table = fs.table
+        self._handles = fs.files.handles
+        self._captures = fs.captures
+        self._backings = backings
+        self._ids: dict[Inode, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def opened(self, number: int, flags: int) -> tuple[int, int]:
+        """Return open_flags and backing id for the reply that tells of handle *number*, opened with *flags*."""
+        handle = self._handles[number]
+        inode = handle.inode
+        kind = self._modes.decide(inode, flags)
+        backing = 0
+        if kind.is_passthrough:
+            backing = self._id(inode)
+            if not backing:
+                kind = OpenKind.CACHED  # nothing of it is passed through, so that is permitted
+        self._modes.opened(handle, kind)
+        if kind.is_passthrough:
+            inode.bypassed = True
+            self._captures.passed(handle)
+            if not handle.writable:
+                return _PASS | _NOFLUSH, backing
+            return (_PASS if kind is OpenKind.PASSTHROUGH else _PASS_DIRECT), backing
+        # Pages from before the kernel wrote to the file itself are not to be kept.
+        keep = 0 if inode.bypassed else _KEEP
+        inode.bypassed = False
+        return keep if handle.writable else keep | _NOFLUSH, 0
+
+    def _id(self, inode: Inode) -> int:
+        """Return the id of *inode*, registered now if it is not; 0 if it cannot be."""
+        known = self._ids.get(inode)
+        if known is not None:
+            return known
+        try:
+            found = self._backings.open(self._table.fd(inode))
+        except OSError as exc:
+            if exc.errno == errno.ELOOP:
+                self._modes.refuse_device(inode, "too many file systems are stacked below it")
+            elif exc.errno not in _PASSING:
+                self._modes.refuse(f"the kernel refuses to pass files through: {exc.strerror}")
+            return 0
+        self._ids[inode] = found
+        return found
+
+    def released(self, number: int) -> None:
+        """Hear, before it is closed, that the kernel has let go of handle *number*."""
+        handle = self._handles[number]
+        if not self._modes.released(handle):
+            return
+        backing = self._ids.pop(handle.inode, 0)
+        if backing:
+            self._backings.close(backing)
+
+
+def stack_depth(fd: int) -> int:
+    """Return the max_stack_depth that passing through the files of *fd*, a directory, takes: 1 or 2.
+
+    With 2 no overlayfs can be mounted over the mount, so that it is asked for only where it is needed.
+    """
+    return 2 if file_system(fd) in _STACKED else 1
