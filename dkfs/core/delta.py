@@ -80,6 +80,11 @@ def encode(data: bytes, copies: Sequence[Copy], compress: Compress | None = None
     return b"".join((b"\0", varint(count), head, plain))
 
 
+def is_compressed(payload: bytes) -> bool:
+    """Return whether compressing made the literals of what encode() returned smaller."""
+    return bool(payload[0] & _COMPRESSED)
+
+
 def decode(payload: bytes, reference: bytes, length: int, decompress: Decompress) -> bytes:
     """Return the *length* bytes that *payload* makes out of *reference*; raises CorruptError."""
     try:

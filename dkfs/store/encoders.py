@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol
 from dkfs.core import delta, vcdiff
 from dkfs.core.delta import Copy
 from dkfs.core.location import BSDIFF, EXTENTS, PATCH, XDELTA
-from dkfs.core.matches import copies_by_content
+from dkfs.core.matches import are_news, copies_by_content
 from dkfs.errors import CorruptError
 from dkfs.store import bsdiff
 from dkfs.store.compression import (
@@ -72,8 +72,10 @@ class Contents:
         self.data = data
         self.copies = copies
         self.level = level
+        self.tried: tuple[Sequence[Copy], bytes] | None = None  # copies, and the extents of them
         self._fetch = reference
         self._reference: bytes | None = None
+        self._seems_new: bool | None = None
 
     @property
     def reference(self) -> bytes:
@@ -81,6 +83,20 @@ class Contents:
         if self._reference is None:
             self._reference = self._fetch()
         return self._reference
+
+    @property
+    def seems_new(self) -> bool:
+        """Whether a patch is not likely to be smaller than the extents that were tried; False if none were.
+
+        What cannot be compressed becomes smaller only by what it shares. To look for that took 0.4 of the 1.8 ms in which
+        100 KB of random bytes were taken in.
+        """
+        if self._seems_new is None and self.tried is not None:
+            copies, payload = self.tried
+            self._seems_new = not delta.is_compressed(payload) and are_news(
+                self.data, copies, self.reference
+            )
+        return bool(self._seems_new)
 
     def is_made_by(self, encoding: int, payload: bytes) -> bool:
         """Say whether *payload* makes the data; True if the reference was not needed, for then it is not fetched."""
@@ -117,9 +133,11 @@ class ExtentsEncoder:
         copies = contents.copies
         if copies is None:
             copies = delta.copies_by_position(contents.data, contents.reference)
-        return delta.encode(
+        payload = delta.encode(
             contents.data, copies, lambda literals: compress(literals, contents.level)
         )
+        contents.tried = copies, payload
+        return payload
 
 
 class PatchEncoder:
@@ -208,7 +226,7 @@ def choose(
             estimate_s = encoder.estimate_s(written, 0)
         else:
             estimate_s = encoder.estimate_s(len(data), reference_length)
-        if estimate_s > left_s:
+        if estimate_s > left_s or (encoder.code == PATCH and contents.seems_new):
             continue
         if encoder.code == BSDIFF and not _is_for_bsdiff(policy, data, whole_size, best):
             continue

@@ -179,6 +179,26 @@ def test_pages_that_were_written_but_hardly_changed_are_a_patch() -> None:
     assert decode_delta(code, payload, RANDOM, len(data)) == data
 
 
+def test_a_patch_is_not_looked_for_where_nothing_but_random_bytes_is_new() -> None:
+    data = rewritten(RANDOM, 10_000, 20_000)
+    page = RANDOM[:10_000] + b"!" + RANDOM[10_001:]
+    text = RANDOM[:10_000] + b"as text, " * 2222 + RANDOM[29_998:]
+    copies = (Copy(0, 0, 10_000), Copy(30_000, 30_000, 35_536))
+
+    def seems_new(data: bytes) -> bool:
+        contents = Contents(data, lambda: RANDOM, copies)
+        assert not contents.seems_new  # nothing was tried
+        ENCODERS["extents"].encode(contents)
+        return contents.seems_new
+
+    assert seems_new(data)
+    assert not seems_new(page)
+    assert not seems_new(text)
+    found = chosen(DEFAULT, data, RANDOM, copies)
+    assert found is not None
+    assert found[0] == EXTENTS
+
+
 def test_much_that_is_not_written_is_not_looked_at() -> None:
     # 4 KiB written to a piece of 16 MiB: what finds a smaller delta would read all of it.
     size = 16 << 20
