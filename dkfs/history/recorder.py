@@ -18,6 +18,7 @@ from dkfs.core.plan import Plan
 from dkfs.errors import DkfsError
 from dkfs.history.change import NameChange, NodeChange, Pending
 from dkfs.history.links import remember
+from dkfs.history.pace import BATCH, Pace, Queued
 from dkfs.history.puts import Counts
 from dkfs.history.resolve import Resolver
 from dkfs.model.ids import NodeId, Seq
@@ -26,15 +27,7 @@ from dkfs.store import Store, Writer
 
 log = logging.getLogger(__name__)
 
-_MOST_OPERATIONS = 4096  # in one transaction
-# A transaction costs about 2 ms whatever is in it, and while the recorder computes, requests wait for
-# the interpreter.  So, if nobody waits for it, it waits for a quiet moment, but never long.
-_QUIET_S = 0.004  # since the last operation
-# After a pause of that length a file that is saved is likely to be all there is: then its version need not wait as long,
-# only for the rename that often follows (0.1 to 0.5 ms through the mount).
-_PAUSE_S = 0.1
-_QUIET_AFTER_PAUSE_S = 0.001
-_LAG_MOST_S = 1.0  # of the oldest one
+_AHEAD = 1024  # operations in which a rename of what is saved now is looked for
 _MOST_FDS = 128  # of contents that wait to be read
 _RETRY_S = 1.0  # after a failed commit
 _LOST_MOST = 1000  # versions without contents that nobody has asked about yet
@@ -79,11 +72,12 @@ class Recorder:
             last = reader.record(reader.last) if reader.last else None
         self.last: Seq = self.committed
         self._time_ns = last.operation.time_ns if last else 0
-        self._queue: deque[tuple[Pending, float]] = deque()
+        self._queue: deque[Queued] = deque()
+        self._pace = Pace()
+        self._due = Seq(0)  # up to here it was decided to begin
         self._condition = threading.Condition()
         self._wanted = Seq(0)  # somebody waits for this version
         self._idle = False
-        self._committed_at = 0.0  # monotonic seconds
         self._closing = False
         self._abandoned = False
         self._pressed = False  # somebody cannot wait until a failing store works again
@@ -131,7 +125,9 @@ class Recorder:
             if change.contents is not None:
                 self._held_in += change.contents.held
                 self._fds_in += change.contents.fds
-        self._queue.append((Pending(seq, operation, nodes, names), time.monotonic()))
+        now_s = time.monotonic()
+        self._pace.note(now_s)
+        self._queue.append((Pending(seq, operation, nodes, names), now_s))
         if self._idle:
             with self._condition:
                 self._condition.notify_all()
@@ -273,7 +269,7 @@ class Recorder:
 
     def _run(self) -> None:
         while self._await_work():
-            batch = [self._queue[i] for i in range(min(len(self._queue), _MOST_OPERATIONS))]
+            batch = [self._queue[i] for i in range(min(len(self._queue), BATCH))]
             try:
                 report = self._commit(batch)
             except (DkfsError, OSError) as exc:
@@ -294,27 +290,26 @@ class Recorder:
             while not self._queue and not self._closing:
                 self._condition.wait(timeout=0.5)
             self._idle = False
-            is_after_pause = time.monotonic() - self._committed_at > _PAUSE_S
-            quiet_s = _QUIET_AFTER_PAUSE_S if is_after_pause else _QUIET_S
-            while self._queue and not self._is_hurried():
-                now = time.monotonic()
-                left_s = min(
-                    self._queue[-1][1] + quiet_s - now, self._queue[0][1] + _LAG_MOST_S - now
-                )
+            while self._queue and self._queue[0][0].seq > self._due and not self._is_hurried():
+                left_s = self._pace.wait_s(self._queue, time.monotonic())
                 if left_s <= 0:
                     break
                 self._condition.wait(timeout=left_s)
+            if self._queue:
+                # What has come by now goes into transactions without another wait.
+                self._due = max(self._due, self._queue[-1][0].seq)
             return bool(self._queue)
 
     def _is_hurried(self) -> bool:
         return self._wanted > self.committed or self._closing or self.is_full
 
-    def _commit(self, batch: list[tuple[Pending, float]]) -> Commit:
+    def _commit(self, batch: list[Queued]) -> Commit:
         started = time.monotonic()
         appended = []
         lost: dict[Seq, NodeId] = {}
-        self._resolver.begin(pending for pending, _ in batch)
         with self._store.write() as writer:
+            ahead = range(min(len(self._queue), _AHEAD))
+            self._resolver.begin(self._queue[i][0] for i in ahead)
             if writer.clean():
                 writer.set_clean(False)
             for pending, at in batch:
@@ -340,7 +335,7 @@ class Recorder:
             seconds=now - started,
         )
 
-    def _succeeded(self, batch: list[tuple[Pending, float]], report: Commit) -> None:
+    def _succeeded(self, batch: list[Queued], report: Commit) -> None:
         for _ in batch:
             self._release(self._queue.popleft()[0])
         with self._condition:
@@ -349,7 +344,6 @@ class Recorder:
                 self.failure = None
             self._pressed = False
             self.committed = report.seq
-            self._committed_at = time.monotonic()
             self._condition.notify_all()
         self._on_commit(report)
 

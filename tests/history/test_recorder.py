@@ -1,0 +1,115 @@
+"""The recorder: what it takes into one transaction."""
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dkfs.history.change import Link, NameChange, NodeChange
+from dkfs.history.frozen import FrozenBytes
+from dkfs.history.pace import BATCH
+from dkfs.history.recorder import Commit, Recorder
+from dkfs.history.tree import Tree
+from dkfs.model.ids import NO_NODE, ROOT, NodeId
+from dkfs.model.operation import NOBODY, Operation, OpKind
+from dkfs.store import Store
+
+
+class Saver:
+    """Appends what is done to files of the directory *place*."""
+
+    def __init__(self, recorder: Recorder, place: Path) -> None:
+        self._recorder = recorder
+        self._place = place
+        self._change(OpKind.FOUND, recorder.new_node(), NO_NODE, b"", place)
+
+    def create(self, name: bytes, data: bytes) -> NodeId:
+        path = self._place / os.fsdecode(name)
+        path.write_bytes(data)
+        node = self._recorder.new_node()
+        self._change(OpKind.CREATE, node, ROOT, name, path)
+        return node
+
+    def write(self, node: NodeId, name: bytes, data: bytes) -> None:
+        path = self._place / os.fsdecode(name)
+        path.write_bytes(data)
+        self._change(OpKind.WRITE, node, ROOT, name, path)
+
+    def rename(self, node: NodeId, name: bytes, new_name: bytes) -> None:
+        path = self._place / os.fsdecode(new_name)
+        (self._place / os.fsdecode(name)).rename(path)
+        self._recorder.append(
+            Operation(
+                OpKind.RENAME, self._recorder.now_ns(), NOBODY, node, ROOT, name, ROOT, new_name
+            ),
+            (NodeChange(node, path.stat(), Link(ROOT, new_name)),),
+            (NameChange(ROOT, name, NO_NODE), NameChange(ROOT, new_name, node)),
+        )
+
+    def _change(self, kind: OpKind, node: NodeId, parent: NodeId, name: bytes, path: Path) -> None:
+        contents = None
+        if kind is not OpKind.FOUND:
+            fd = os.open(path, os.O_RDONLY)
+            size = os.fstat(fd).st_size
+            contents = FrozenBytes(fd, ((0, size),) if size else (), size)
+            os.close(fd)
+        names = (NameChange(parent, name, node),) if kind is OpKind.CREATE else ()
+        operation = Operation(kind, self._recorder.now_ns(), NOBODY, node, parent, name)
+        link = None if kind is OpKind.WRITE else Link(parent, name)
+        change = NodeChange(node, path.stat(), link, contents, {} if link else None)
+        self._recorder.append(operation, (change,), names)
+
+
+@contextmanager
+def recording(store: Store, commits: list[Commit]) -> Iterator[Recorder]:
+    recorder = Recorder(store, clock_ns=lambda: 1, on_commit=commits.append, on_drop=lambda _: None)
+    try:
+        yield recorder
+    finally:
+        assert recorder.close()
+
+
+def test_a_transaction_takes_a_bounded_number_of_operations_and_none_is_lost(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "place").mkdir()
+    Store.create(tmp_path / "store")
+    commits: list[Commit] = []
+    with Store.open(tmp_path / "store", writable=True) as store:
+        with recording(store, commits) as recorder:
+            saver = Saver(recorder, tmp_path / "place")
+            for number in range(3 * BATCH):
+                saver.create(b"f%d" % number, b"%d" % number)
+
+        assert sum(commit.operations for commit in commits) == 3 * BATCH + 1
+        assert max(commit.operations for commit in commits) <= BATCH
+        with store.read() as reader:
+            assert reader.last == 3 * BATCH + 1
+            assert Tree(reader, reader.last).resolve(b"f%d" % (3 * BATCH - 1))
+
+
+def test_a_rename_behind_the_transaction_tells_what_the_contents_resemble(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    Store.create(tmp_path / "store")
+    commits: list[Commit] = []
+    before = random.Random(1).randbytes(60_000)
+    with (
+        Store.open(tmp_path / "store", writable=True) as store,
+        recording(store, commits) as recorder,
+    ):
+        saver = Saver(recorder, tmp_path / "place")
+        saver.create(b"report", before)
+        other = saver.create(b"other", b"x")
+        recorder.flush()
+        size = store.size().segment_bytes
+
+        with store.write():  # so that the recorder has to wait
+            node = saver.create(b"unlike any name", b"")
+            saver.write(node, b"unlike any name", before[:30_000] + b"!" + before[30_000:])
+            for _ in range(BATCH):
+                saver.write(other, b"other", b"x")
+            saver.rename(node, b"unlike any name", b"report")
+        recorder.flush()
+
+        assert store.size().segment_bytes - size < 20_000
