@@ -176,11 +176,19 @@ class Commands:
             return await self._roll(move, request)
 
     async def _roll(self, move: Move, request: Message) -> Message:
-        rolled = self._fs.rollback.roll_back(move, NOBODY, dry_run=request.get("dry_run") is True)
+        is_dry = request.get("dry_run") is True
+        rollback = self._fs.rollback
+        if not is_dry:
+            written = rollback.written_ones()
+            await trio.to_thread.run_sync(self._engine.write_back, written)
+        rolled = rollback.roll_back(move, NOBODY, dry_run=is_dry)
         self._fs.count.again()
-        await trio.to_thread.run_sync(
-            self._engine.invalidate, rolled.stale, os.fsencode(self._settings.mountpoint)
-        )
+        try:
+            await trio.to_thread.run_sync(
+                self._engine.invalidate, rolled.stale, os.fsencode(self._settings.mountpoint)
+            )
+        finally:
+            rollback.settling.clear()
         return _rolled(rolled, move.target)
 
     async def _stop_mount(self, _: Message) -> Message:

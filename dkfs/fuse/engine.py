@@ -5,7 +5,7 @@ the kernel engine where the kernel's protocol is one that it speaks, else pyfuse
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -33,7 +33,11 @@ class Meter(Protocol):
 
 
 class Invalidator(Protocol):
-    """Makes the kernel forget what a rollback made untrue."""
+    """Makes the kernel forget what a rollback makes untrue."""
+
+    def write_back(self, numbers: Sequence[int]) -> None:
+        """Have the kernel write what maps have stored in these inodes; in a thread as invalidate(); raises OSError."""
+        ...
 
     def invalidate(self, stale: Stale, mountpoint: bytes) -> None:
         """Drop names, attributes and pages; in a thread other than the loop's; raises OSError."""
@@ -111,6 +115,10 @@ class _Auto:
     def end(self) -> None:
         """See Engine."""
         self._engine.end()
+
+    def write_back(self, numbers: Sequence[int]) -> None:
+        """See Invalidator."""
+        self._engine.write_back(numbers)
 
     def invalidate(self, stale: Stale, mountpoint: bytes) -> None:
         """See Invalidator."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterable
 
 import pyfuse3
 import trio
@@ -11,14 +12,19 @@ from dkfs.overlay.rollback import Stale
 _PATIENCE_S = 1.0  # for what takes 0.1 ms
 
 
+def write_back(numbers: Iterable[int]) -> None:
+    """Have the kernel write what maps have stored in these inodes, and drop their pages; raises OSError."""
+    for number in numbers:
+        with contextlib.suppress(FileNotFoundError):
+            pyfuse3.invalidate_inode(pyfuse3.InodeT(number))
+
+
 def invalidate(stale: Stale, mountpoint: bytes) -> None:
     """Drop names, attributes and pages that a rollback made untrue; raises OSError."""
     for directory, name in stale.names:
         with contextlib.suppress(FileNotFoundError):  # the kernel did not know it
             pyfuse3.invalidate_entry(pyfuse3.InodeT(directory), pyfuse3.FileNameT(name))
-    for number in stale.inodes:
-        with contextlib.suppress(FileNotFoundError):
-            pyfuse3.invalidate_inode(pyfuse3.InodeT(number))
+    write_back(stale.inodes)
     for path in stale.sizes:
         # The kernel appends at the size that it last heard of, and does not ask before it does.
         with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
 """The pyfuse3 engine: what adapter and connection do, behind the face that both engines have."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,10 @@ class Pyfuse3Engine:
     def end(self) -> None:
         """See Engine."""
         connection.end()
+
+    def write_back(self, numbers: Sequence[int]) -> None:
+        """See Invalidator."""
+        invalidate.write_back(numbers)
 
     def invalidate(self, stale: Stale, mountpoint: bytes) -> None:
         """See Invalidator."""

@@ -56,12 +56,19 @@ class Rollback:
         self._captures = captures
         self._recorder = recorder
         self._store = store
+        # Inodes whose pages the kernel still has to drop: what maps have stored in those is of before.
+        self.settling: set[int] = set()
+
+    def written_ones(self) -> tuple[int, ...]:
+        """Return the inodes that are open for writing, and perhaps mapped."""
+        return tuple(inode.id for inode in self._table.known() if inode.handles)
 
     def roll_back(self, move: Move, origin: Origin, *, dry_run: bool) -> Rolled:
         """Do *move*.
 
-        Raises NotFoundError, OSError, StoreError; what was done before an error is found, and
-        recorded, at the next mount.
+        What maps have stored is to be written before it is called, see written_ones(), and what is in
+        settling to be taken out when the kernel has dropped its pages.  Raises NotFoundError, OSError, StoreError; what
+        was done before an error is found, and recorded, at the next mount.
         """
         self._captures.capture_all()
         known = self._known()  # may record what appeared behind the mount
@@ -81,7 +88,9 @@ class Rollback:
             seq = self._recorder.append_plan(
                 move.operation(self._recorder.now_ns(), origin), plan, expected=base
             )
-        return Rolled(seq, plan, result, self._settle(plan, known))
+        stale = self._settle(plan, known)
+        self.settling.update(stale.inodes)
+        return Rolled(seq, plan, result, stale)
 
     def _known(self) -> dict[NodeId, Inode]:
         """Return every inode that the kernel knows, by its node."""

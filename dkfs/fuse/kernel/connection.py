@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,7 @@ class KernelEngine:
     def __init__(self) -> None:
         self._server: Server | None = None
         self._notifier: Notifier | None = None
+        self._settling: set[int] = set()
 
     @contextmanager
     def mounted(
@@ -46,6 +47,7 @@ class KernelEngine:
         notifier = Notifier(device.tell)
         server = Server(device, Dispatcher(fs, meter, notifier=notifier, is_root=device.is_ours))
         self._server, self._notifier = server, notifier
+        self._settling = fs.rollback.settling
         try:
             server.shake_hands()
             device.read_ahead()
@@ -65,14 +67,21 @@ class KernelEngine:
         if self._server is not None:
             self._server.end()
 
+    def write_back(self, numbers: Sequence[int]) -> None:
+        """See Invalidator."""
+        assert self._notifier is not None
+        for number in numbers:
+            self._notifier.inode(number)
+
     def invalidate(self, stale: Stale, mountpoint: bytes) -> None:
         """See Invalidator."""
-        notifier = self._notifier
-        assert notifier is not None
+        assert self._notifier is not None
+        # Names first: then nobody is left who could put an old listing into the cache of a directory.
         for directory, name in stale.names:
-            notifier.entry(directory, name)
+            self._notifier.entry(directory, name)
         for number in stale.inodes:
-            notifier.inode(number)
+            self._notifier.inode(number)
+            self._settling.discard(number)
         if stale.sizes:
             # The kernel appends at the size that it last heard of, and does not ask before it does.
             _look_at([os.path.join(mountpoint, path) for path in stale.sizes])

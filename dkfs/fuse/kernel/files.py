@@ -17,6 +17,7 @@ from dkfs.fuse.kernel.messages import (
     OUT_HEADER,
     READ_IN,
     RELEASE_IN,
+    WRITE_CACHE,
     WRITE_IN,
     WRITE_KILL_SUIDGID,
     WRITE_OUT,
@@ -56,6 +57,7 @@ class FileRequests:
         self._handles = fs.files.handles
         self._virtual = fs.virtual
         self._recorder = fs.recorder
+        self._settling = fs.rollback.settling
         self._notifier = notifier
         self._valid_s = int(fs.valid_s)
         self._keep = (
@@ -134,6 +136,8 @@ class FileRequests:
         if _DATA + size != request.size or offset < 0:
             raise invalid()
         refuse_virtual(number)
+        if how & WRITE_CACHE and self._handles[number].inode.id in self._settling:
+            return WRITE_OUT.pack(size, 0)  # a page of before, that a map stored in: it is dropped
         data = request.view[_DATA : _DATA + size]
         kill = bool(how & WRITE_KILL_SUIDGID) if self._knows_kill else None
         written = self._files.write(number, offset, data, kill=kill)

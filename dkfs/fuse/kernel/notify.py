@@ -23,12 +23,17 @@ class Notifier:
     def inode(self, number: int, offset: int = 0, length: int = 0) -> None:
         """Drop attributes, and the pages of [offset, offset + length), 0: to the end; raises OSError.
 
-        A negative offset: attributes only.
+        A negative offset: attributes only.  What a map has stored is written first; of a directory, the
+        cached listing goes.
         """
         self._tell(Notify.INVAL_INODE, INVAL_INODE_OUT.pack(number, offset, length))
 
     def entry(self, parent: int, name: bytes) -> None:
-        """Forget what *name* in *parent* is; raises OSError."""
+        """Forget what *name* in *parent* is; raises OSError.
+
+        The kernel waits until nobody looks names up, or lists them, in *parent*: what was answered before is
+        forgotten too.
+        """
         head = INVAL_ENTRY_OUT.pack(parent, len(name), 0)
         self._tell(Notify.INVAL_ENTRY, head + name + b"\0")
 

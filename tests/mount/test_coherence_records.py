@@ -1,0 +1,47 @@
+"""What one process has written is what others read next: records with a number, and SQLite's own test of threads."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.mount import witnesses
+from tests.mount.engines import each_way
+from tests.mounting import Mounted
+
+pytestmark = [pytest.mark.mount, pytest.mark.slow]
+each_question = pytest.mark.parametrize("asks", ["nothing", "fstat"])
+
+
+def records_are_exact(place: Mounted, shared: Path, asks: str, seconds: float) -> None:
+    path = place.mountpoint / "ring"
+    path.write_bytes(bytes(witnesses.RING * witnesses.RECORD))
+    readers = [witnesses.start("read", shared, path, asks) for _ in range(2)]
+    writer = witnesses.start("write", shared, path, seconds)
+    written, _, _ = witnesses.told(writer, seconds + 60)
+    seen = [witnesses.told(reader, 60) for reader in readers]
+
+    assert [(wrong, said[-2000:]) for _, wrong, said in seen] == [(0, "")] * 2
+    assert min(looked for looked, _, _ in seen) > 100 * seconds
+    assert written > 100 * seconds
+
+
+@each_question
+@each_way
+def test_readers_see_exactly_the_record_that_was_published(
+    unmounted: Mounted, tmp_path: Path, mount_options: tuple[str, ...], asks: str
+) -> None:
+    unmounted.mount(*mount_options)
+
+    records_are_exact(unmounted, tmp_path / "shared", asks, 2.5)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(900)
+@each_question
+@each_way
+def test_readers_see_exactly_the_record_that_was_published_for_ten_minutes(
+    unmounted: Mounted, tmp_path: Path, mount_options: tuple[str, ...], asks: str
+) -> None:
+    unmounted.mount(*mount_options)
+
+    records_are_exact(unmounted, tmp_path / "shared", asks, 600)
