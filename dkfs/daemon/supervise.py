@@ -18,8 +18,8 @@ from typing import NoReturn
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.launch import Progress, start
 from dkfs.daemon.remains import MARK, kill_remains
+from dkfs.daemon.session import detach_dead
 from dkfs.errors import CommandError
-from dkfs.overlay import backing
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ def _finish(status: int | None, child: int, daemon: int, settings: MountSettings
         _end(child)
         kill_remains(f"{MARK}={os.environ[MARK]}".encode())
         with contextlib.suppress(OSError):
-            backing.unmount(os.fsencode(settings.mountpoint), lazily=True)
+            detach_dead(os.fsencode(settings.mountpoint))
         return 1
     _kill(daemon, signal.SIGTERM)
     _, ended = os.waitpid(daemon, 0)

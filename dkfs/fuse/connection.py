@@ -1,6 +1,5 @@
 """The connection to the kernel: made, served and ended; the only module that controls pyfuse3's session."""
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -14,7 +13,7 @@ from dkfs.errors import MountError
 from dkfs.fuse import readiness
 from dkfs.fuse.adapter import Operations
 from dkfs.fuse.handshake import NOT_WANTED, Handshake
-from dkfs.overlay import backing
+from dkfs.fuse.point import Point
 
 # sys/mount.h; the words are mount(8)'s.
 _MS_FLAGS = {
@@ -37,6 +36,7 @@ def mounted(
     # Of a directory that others write to, the kernel is to look whether its pages are still true.
     unwanted = 0 if "ro" in options else NOT_WANTED
     handshake = _mount(mountpoint, source, options, unwanted)
+    point = Point(os.fsencode(mountpoint))
     readiness.install(handshake, unwanted=unwanted)
     try:
         if handshake is not None:
@@ -50,8 +50,7 @@ def mounted(
         yield
     finally:
         if handshake is not None:
-            with contextlib.suppress(OSError):  # unmounted already
-                backing.unmount(os.fsencode(mountpoint), lazily=True)
+            point.unmount(handshake.fd)
         pyfuse3.close(unmount=handshake is None)
 
 

@@ -15,7 +15,7 @@ from dkfs.errors import MountError
 from dkfs.fuse.kernel import system
 from dkfs.fuse.kernel.messages import OUT_HEADER, refusal
 from dkfs.fuse.kernel.request import Payload
-from dkfs.overlay import backing
+from dkfs.fuse.point import Point
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Device:
         """Take over *fd*; *is_ours*: it was mounted by mount(2), not by fusermount3."""
         self.fd = fd
         self.is_ours = is_ours
-        self._point = point
+        self._point = Point(point)
         os.set_blocking(fd, False)
 
     @classmethod
@@ -95,33 +95,20 @@ class Device:
 
     def read_ahead(self) -> None:
         """Have the kernel read further ahead than it does by itself, where that is permitted."""
-        number = self._number()
-        if number is None:
+        if self._point.number is None:
             return
         with contextlib.suppress(OSError):
-            Path(f"/sys/class/bdi/{number}/read_ahead_kb").write_text(f"{_READAHEAD_KIB}\n")
-
-    def _number(self) -> str | None:
-        """Return the device number of the mount: from mountinfo, because a stat would wait for us."""
-        number = None
-        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-            fields = line.split(b" ")
-            if fields[fields.index(b"-") + 1] == b"fuse.dkfs" and _plain(fields[4]) == self._point:
-                number = fields[2].decode()  # the last is the topmost
-        return number
+            Path(f"/sys/class/bdi/{self._point.number}/read_ahead_kb").write_text(
+                f"{_READAHEAD_KIB}\n"
+            )
 
     def unmount(self) -> None:
         """Unmount, if that has not happened yet, even if somebody uses it."""
-        with contextlib.suppress(OSError):
-            backing.unmount(self._point, lazily=True)
+        self._point.unmount(self.fd)
 
     def close(self) -> None:
         """Let go: requests that were not answered fail with ENOTCONN or ECONNABORTED."""
         os.close(self.fd)
-
-
-def _plain(field: bytes) -> bytes:
-    return field.decode("unicode_escape").encode("latin-1")
 
 
 def _mounted_by_helper(mountpoint: Path, source: str, options: Iterable[str]) -> int:
