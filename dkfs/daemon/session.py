@@ -99,6 +99,7 @@ def _file_system(
         is_listed=settings.snapdir == "visible",
         clock_ns=time.time_ns,
         large_above=settings.chunking.threshold,
+        io=settings.io_modes,
     )
 
 

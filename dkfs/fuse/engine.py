@@ -105,6 +105,7 @@ class _Auto:
         except NotSupportedError as exc:
             log.info("%s: going on with the engine pyfuse3", exc)
         self._engine = choose("pyfuse3")
+        fs.modes.refuse("it takes the engine kernel")
         with self._engine.mounted(fs, meter, mountpoint, source=source, options=options):
             yield
 

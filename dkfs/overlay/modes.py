@@ -4,6 +4,7 @@ Until grant() everything is as in strict.  What is opened is counted here, so th
 asked for a mix that it refuses (core.io_mode).
 """
 
+import errno
 import logging
 import os
 from collections import Counter
@@ -83,8 +84,10 @@ class Modes:
         return "..., of some paths," if strict else str(self._rules.default)
 
     def decide(self, inode: Inode, flags: int) -> OpenKind:
-        """Return how *inode* is to be opened with *flags*, those of open(2)."""
+        """Return how *inode* is to be opened with *flags*, those of open(2); raises OSError."""
         opens = self._opens.get(inode, NO_OPENS)
+        if opens.passed and flags & os.O_DIRECT and not self._can_be_direct(inode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if not opens.passed and (not self._granted or self._is_barred(inode, flags)):
             return OpenKind.CACHED
         # What a write is about to change may not be recorded yet: then dkfs must see it come.

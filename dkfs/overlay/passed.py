@@ -105,7 +105,7 @@ class PassedCaptures(Captures):
         The capture has to follow at once, with has_looked set.
         """
         watch = self.unseen.get(inode)
-        if watch is None or not inode.handles or not self._is_slow(watch):
+        if watch is None or self.has_looked or not inode.handles or not self._is_slow(watch):
             return None
         look, key = self._look(watch, unasked=False), watch.key()
         watch.looks += 1

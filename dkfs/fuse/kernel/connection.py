@@ -13,6 +13,7 @@ from dkfs.fuse.engine import Meter
 from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
 from dkfs.fuse.kernel.notify import Notifier
+from dkfs.fuse.kernel.passthrough import DeviceBackings, stack_depth
 from dkfs.fuse.kernel.server import Server
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.rollback import Stale
@@ -45,7 +46,15 @@ class KernelEngine:
         """See Engine; raises NotSupportedError too: then nothing is mounted."""
         device = Device.mounted(mountpoint, source=source, options=options)
         notifier = Notifier(device.tell)
-        server = Server(device, Dispatcher(fs, meter, notifier=notifier, is_root=device.is_ours))
+        dispatcher = Dispatcher(
+            fs,
+            meter,
+            notifier=notifier,
+            is_root=device.is_ours,
+            stack_depth=stack_depth(fs.table.root.fd) if fs.modes.wants_passthrough else 0,
+            backings=DeviceBackings(device.fd),
+        )
+        server = Server(device, dispatcher)
         self._server, self._notifier = server, notifier
         self._settling = fs.rollback.settling
         try:

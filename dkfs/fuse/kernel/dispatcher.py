@@ -20,12 +20,14 @@ from dkfs.fuse.kernel.messages import FORGET_IN, IN_HEADER, INTERRUPT_IN, OUT_HE
 from dkfs.fuse.kernel.names import NameRequests
 from dkfs.fuse.kernel.negotiate import Terms, negotiate
 from dkfs.fuse.kernel.notify import Notifier
+from dkfs.fuse.kernel.passthrough import Backings, agreed
 from dkfs.fuse.kernel.ranges import RangeRequests
 from dkfs.fuse.kernel.request import (
     HEADER_SIZE,
     Answer,
     Buffer,
     Deferred,
+    First,
     Handler,
     Held,
     Payload,
@@ -52,15 +54,19 @@ class Dispatcher:
         notifier: Notifier | None = None,
         is_root: bool | None = None,
         stack_depth: int = 0,
+        backings: Backings | None = None,
     ) -> None:
         """Serve *fs*; *is_root*: dkfs may take away capabilities, by default if its user is root.
 
-        *stack_depth*: see negotiate().
+        *stack_depth*: see negotiate(); with it, *backings* registers what the kernel passes through.
         """
         self._meter = meter
         self._recorder = fs.recorder
+        self._captures = fs.captures
         self._is_root = os.geteuid() == 0 if is_root is None else is_root
         self._stack_depth = stack_depth
+        self._fs = fs
+        self._backings = backings
         self._request = Request()
         self._took: deque[tuple[str, float]] = deque()  # what other threads finished
         self.terms = Terms()
@@ -141,6 +147,8 @@ class Dispatcher:
                 reply = answer
             elif answer is None:
                 reply = None
+            elif type(answer) is First:
+                return self._again(request, answer.run)
             else:
                 return self._deferred(unique, answer, handler.name, started)
         self._meter.observe_request(handler.name, clock() - started)
@@ -178,6 +186,27 @@ class Dispatcher:
         copy = bytes(request.view[: request.size])
         return Held(request.unique, copy, self._recorder.wait_room, self._finished, pid=request.pid)
 
+    def _again(self, request: Request, run: Callable[[], None]) -> Held:
+        kept = bytes(request.view[: request.size])
+        return Held(
+            request.unique, kept, run, self._finished_again, pid=request.pid, is_first=True
+        )
+
+    def handle_again(self, held: Held) -> Payload | Deferred | None:
+        """Handle a request whose wait() has returned, in the loop's thread; see handle()."""
+        self._captures.has_looked = True
+        try:
+            return self.handle(held.request)
+        finally:
+            self._captures.has_looked = False
+
+    def _finished_again(self, request: bytes) -> bytes:
+        self._captures.has_looked = True
+        try:
+            return self._finished(request)
+        finally:
+            self._captures.has_looked = False
+
     def _finished(self, request: bytes) -> bytes:
         """Handle *request* to its end, however long that takes."""
         reply = self.handle(request)
@@ -204,6 +233,9 @@ class Dispatcher:
             self.is_ready = True
             self.attributes.agree(terms)
             self.files.agree(terms)
+            self.files.passthrough = agreed(
+                self._fs, self._backings, is_root=self._is_root, taken=terms.flags
+            )
         return payload
 
     def _interrupt(self, request: Request) -> None:

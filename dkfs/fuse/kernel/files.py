@@ -27,9 +27,11 @@ from dkfs.fuse.kernel.messages import (
 )
 from dkfs.fuse.kernel.negotiate import MAX_WRITE, Terms
 from dkfs.fuse.kernel.notify import Notifier
+from dkfs.fuse.kernel.passthrough import Passthrough
 from dkfs.fuse.kernel.request import (
     HEADER_SIZE,
     Answer,
+    First,
     Handler,
     Request,
     Work,
@@ -57,6 +59,8 @@ class FileRequests:
         self._handles = fs.files.handles
         self._virtual = fs.virtual
         self._recorder = fs.recorder
+        self._captures = fs.captures
+        self.passthrough: Passthrough | None = None
         self._settling = fs.rollback.settling
         self._notifier = notifier
         self._valid_s = int(fs.valid_s)
@@ -92,7 +96,7 @@ class FileRequests:
         number, inode, status = self._names.create(
             self._table[request.node], name, mode, flags, request
         )
-        return entry(status, inode.id, self._valid_s) + OPEN_OUT.pack(number, _KEEP, 0)
+        return entry(status, inode.id, self._valid_s) + self._opened(number, flags)
 
     def tmpfile(self, request: Request) -> bytes:
         flags, mode, _, _ = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -107,7 +111,17 @@ class FileRequests:
             return OPEN_OUT.pack(number, _KEEP | _NOFLUSH, 0)
         kill = bool(how & OPEN_KILL_SUIDGID) if self._knows_kill else None
         number = self._files.open(self._table[request.node], flags, request, kill=kill)
-        return OPEN_OUT.pack(number, self._keep | (0 if flags & os.O_ACCMODE else _NOFLUSH), 0)
+        return self._opened(number, flags)
+
+    def _opened(self, number: int, flags: int) -> bytes:
+        """Return how the kernel is to serve handle *number*, opened with *flags*."""
+        if self.passthrough is None:
+            return OPEN_OUT.pack(number, self._keep | (0 if flags & os.O_ACCMODE else _NOFLUSH), 0)
+        try:
+            return OPEN_OUT.pack(number, *self.passthrough.opened(number, flags))
+        except OSError:
+            self._files.release(number)
+            raise
 
     def read(self, request: Request) -> Answer:
         number, offset, size, *_ = READ_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -173,6 +187,8 @@ class FileRequests:
         if number >= VIRTUAL:
             self._virtual.release(number)
         else:
+            if self.passthrough is not None:
+                self.passthrough.released(number)
             self._files.release(number)
         return b""
 
@@ -180,6 +196,9 @@ class FileRequests:
         number, how, _ = FSYNC_IN.unpack_from(request.buffer, HEADER_SIZE)
         if number >= VIRTUAL:
             return b""
+        first = self._captures.before(self._handles[number].inode)
+        if first is not None:
+            return First(first)
         sync = os.fdatasync if how & FSYNC_FDATASYNC else os.fsync
         return Work(self._synced(number, sync), can_be_given_up=True)
 

@@ -7,12 +7,13 @@ itself, with the application's flags and dkfs's rights.
 
 import errno
 import fcntl
+import os
 import struct
 from typing import Final, Protocol
 
 from dkfs.core.io_mode import OpenKind
-from dkfs.fuse.kernel.messages import Fopen
-from dkfs.overlay.clones import file_system
+from dkfs.fuse.kernel.messages import Fopen, Init
+from dkfs.overlay.clones import file_system, nameless
 from dkfs.overlay.inodes import Inode
 from dkfs.overlay.mounted import FileSystem
 
@@ -27,6 +28,8 @@ _PASS: Final = int(Fopen.PASSTHROUGH)
 _PASS_DIRECT: Final = int(Fopen.PASSTHROUGH | Fopen.DIRECT_IO)
 _NOFLUSH: Final = int(Fopen.NOFLUSH)
 _KEEP: Final = int(Fopen.KEEP_CACHE)
+
+_NOT_PERMITTED: Final = "it takes CAP_SYS_ADMIN in the initial user namespace"
 
 # For one file, now: the next one may be registered.
 _PASSING: Final = frozenset((errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ESTALE))
@@ -108,7 +111,7 @@ class Passthrough:
             if exc.errno == errno.ELOOP:
                 self._modes.refuse_device(inode, "too many file systems are stacked below it")
             elif exc.errno not in _PASSING:
-                self._modes.refuse(f"the kernel refuses to pass files through: {exc.strerror}")
+                self._modes.refuse(_why(exc))
             return 0
         self._ids[inode] = found
         return found
@@ -121,6 +124,47 @@ class Passthrough:
         backing = self._ids.pop(handle.inode, 0)
         if backing:
             self._backings.close(backing)
+
+
+def agreed(
+    fs: FileSystem, backings: Backings | None, *, is_root: bool, taken: Init
+) -> Passthrough | None:
+    """Return what passes files of *fs* through, None if nothing does; flags *taken* were agreed upon."""
+    modes = fs.modes
+    if not modes.wants_passthrough:
+        return None
+    if backings is None or not taken & Init.PASSTHROUGH:
+        modes.refuse("the kernel has no FUSE_PASSTHROUGH (Linux 6.9)" if is_root else _NOT_PERMITTED)
+        return None
+    why = _tried(fs.table.root.fd, backings)
+    if why:
+        modes.refuse(why)
+        return None
+    modes.grant()
+    return Passthrough(fs, backings)
+
+
+def _tried(directory: int, backings: Backings) -> str:
+    """Return why the kernel refuses a file in *directory*; empty if it does not, or there is none to be tried."""
+    try:
+        fd = nameless(directory)
+    except OSError:
+        return ""  # the first file that is opened will show it
+    try:
+        backings.close(backings.open(fd))
+    except OSError as exc:
+        return _why(exc)
+    finally:
+        os.close(fd)
+    return ""
+
+
+def _why(exc: OSError) -> str:
+    if exc.errno == errno.EPERM:
+        return _NOT_PERMITTED
+    if exc.errno == errno.ELOOP:
+        return "too many file systems are stacked below the state directory"
+    return f"the kernel refuses to pass files through: {exc.strerror}"
 
 
 def stack_depth(fd: int) -> int:

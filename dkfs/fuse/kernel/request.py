@@ -29,9 +29,18 @@ class Work:
         self.can_be_given_up = can_be_given_up
 
 
+class First:
+    """What is to be done in another thread before the request is handled, as if it came then; raises nothing."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.run = run
+
+
 # A handler returns the payload of its reply; or a memoryview whose first 16 bytes are room for the header; or what is
 # to be done in another thread; or None if there is no reply.
-Answer = Payload | Work | None
+Answer = Payload | Work | First | None
 
 
 class Deferred:
@@ -54,7 +63,7 @@ class Held(Deferred):
     finish() does.
     """
 
-    __slots__ = ("request", "wait")
+    __slots__ = ("is_first", "request", "wait")
 
     def __init__(
         self,
@@ -64,8 +73,12 @@ class Held(Deferred):
         handle: Callable[[bytes], bytes],
         *,
         pid: int,
+        is_first: bool = False,
     ) -> None:
-        """*handle* handles a request to its end, whatever that takes."""
+        """*handle* handles a request to its end, whatever that takes.
+
+        *is_first*: it waits for no room, but for what wait() finds out; see Dispatcher.handle_again().
+        """
 
         def finish() -> bytes:
             wait()
@@ -74,6 +87,7 @@ class Held(Deferred):
         super().__init__(unique, finish, pid=pid)
         self.request = request
         self.wait = wait
+        self.is_first = is_first
 
 
 class Request:

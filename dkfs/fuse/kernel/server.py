@@ -97,7 +97,9 @@ class Server:
 
     def _defer(self, deferred: Deferred) -> None:
         self._underway[deferred.unique] = deferred
-        if isinstance(deferred, Held):
+        if isinstance(deferred, Held) and deferred.is_first:
+            self._workers.do(lambda: self._wait_first(deferred))
+        elif isinstance(deferred, Held):
             self._held.append(deferred)
             self._wait_for_room(deferred)
         else:
@@ -133,6 +135,24 @@ class Server:
                 self._defer(reply)
             elif reply is not None:
                 self._device.answer(reply)
+
+    def _wait_first(self, held: Held) -> None:
+        """Find out what *held* needs, and have it handled; in a thread."""
+        held.wait()
+        assert self._token is not None
+        try:
+            self._token.run_sync_soon(self._handle_again, held)
+        except trio.RunFinishedError:
+            pass  # the mount is gone
+
+    def _handle_again(self, held: Held) -> None:
+        if self._underway.pop(held.unique, None) is None:
+            return  # given up
+        reply = self._dispatcher.handle_again(held)
+        if isinstance(reply, Deferred):
+            self._defer(reply)
+        elif reply is not None:
+            self._device.answer(reply)
 
     def _interrupted(self, unique: int) -> None:
         """Give up request *unique* if who asked is dying.
