@@ -134,7 +134,9 @@ def agreed(
     if not modes.wants_passthrough:
         return None
     if backings is None or not taken & Init.PASSTHROUGH:
-        modes.refuse("the kernel has no FUSE_PASSTHROUGH (Linux 6.9)" if is_root else _NOT_PERMITTED)
+        modes.refuse(
+            "the kernel has no FUSE_PASSTHROUGH (Linux 6.9)" if is_root else _NOT_PERMITTED
+        )
         return None
     why = _tried(fs.table.root.fd, backings)
     if why:
