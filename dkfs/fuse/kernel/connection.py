@@ -13,7 +13,7 @@ from dkfs.fuse.engine import Meter
 from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
 from dkfs.fuse.kernel.notify import Notifier
-from dkfs.fuse.kernel.passthrough import DeviceBackings, stack_depth
+from dkfs.fuse.kernel.passthrough import DeviceBackings, agreed, stack_depth
 from dkfs.fuse.kernel.server import Server
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.rollback import Stale
@@ -52,13 +52,15 @@ class KernelEngine:
             notifier=notifier,
             is_root=device.is_ours,
             stack_depth=stack_depth(fs.table.root.fd) if fs.modes.wants_passthrough else 0,
-            backings=DeviceBackings(device.fd),
         )
         server = Server(device, dispatcher)
         self._server, self._notifier = server, notifier
         self._settling = fs.rollback.settling
         try:
             server.shake_hands()
+            dispatcher.files.passthrough = agreed(
+                fs, DeviceBackings(device.fd), is_root=device.is_ours, taken=dispatcher.terms.flags
+            )
             device.read_ahead()
             yield
         finally:

@@ -20,7 +20,6 @@ from dkfs.fuse.kernel.messages import FORGET_IN, IN_HEADER, INTERRUPT_IN, OUT_HE
 from dkfs.fuse.kernel.names import NameRequests
 from dkfs.fuse.kernel.negotiate import Terms, negotiate
 from dkfs.fuse.kernel.notify import Notifier
-from dkfs.fuse.kernel.passthrough import Backings, agreed
 from dkfs.fuse.kernel.ranges import RangeRequests
 from dkfs.fuse.kernel.request import (
     HEADER_SIZE,
@@ -54,19 +53,16 @@ class Dispatcher:
         notifier: Notifier | None = None,
         is_root: bool | None = None,
         stack_depth: int = 0,
-        backings: Backings | None = None,
     ) -> None:
         """Serve *fs*; *is_root*: dkfs may take away capabilities, by default if its user is root.
 
-        *stack_depth*: see negotiate(); with it, *backings* registers what the kernel passes through.
+        *stack_depth*: see negotiate().
         """
         self._meter = meter
         self._recorder = fs.recorder
         self._captures = fs.captures
         self._is_root = os.geteuid() == 0 if is_root is None else is_root
         self._stack_depth = stack_depth
-        self._fs = fs
-        self._backings = backings
         self._request = Request()
         self._took: deque[tuple[str, float]] = deque()  # what other threads finished
         self.terms = Terms()
@@ -188,9 +184,7 @@ class Dispatcher:
 
     def _again(self, request: Request, run: Callable[[], None]) -> Held:
         kept = bytes(request.view[: request.size])
-        return Held(
-            request.unique, kept, run, self._finished_again, pid=request.pid, is_first=True
-        )
+        return Held(request.unique, kept, run, self._finished_again, pid=request.pid, is_first=True)
 
     def handle_again(self, held: Held) -> Payload | Deferred | None:
         """Handle a request whose wait() has returned, in the loop's thread; see handle()."""
@@ -233,9 +227,6 @@ class Dispatcher:
             self.is_ready = True
             self.attributes.agree(terms)
             self.files.agree(terms)
-            self.files.passthrough = agreed(
-                self._fs, self._backings, is_root=self._is_root, taken=terms.flags
-            )
         return payload
 
     def _interrupt(self, request: Request) -> None:

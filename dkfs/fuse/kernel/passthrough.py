@@ -127,13 +127,16 @@ class Passthrough:
 
 
 def agreed(
-    fs: FileSystem, backings: Backings | None, *, is_root: bool, taken: Init
+    fs: FileSystem, backings: Backings, *, is_root: bool, taken: Init
 ) -> Passthrough | None:
-    """Return what passes files of *fs* through, None if nothing does; flags *taken* were agreed upon."""
+    """Return what passes files of *fs* through, None if nothing does.
+
+    The kernel has been told that the flags *taken* are; until then it registers nothing.
+    """
     modes = fs.modes
     if not modes.wants_passthrough:
         return None
-    if backings is None or not taken & Init.PASSTHROUGH:
+    if not taken & Init.PASSTHROUGH:
         modes.refuse(
             "the kernel has no FUSE_PASSTHROUGH (Linux 6.9)" if is_root else _NOT_PERMITTED
         )
