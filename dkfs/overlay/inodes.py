@@ -67,7 +67,7 @@ class Inode:
         self.unlinked = False
         self.synced = False  # an application has asked for its contents to be durable
         self.plain = False  # known to have no set-id bits and no security.capability
-        self.bypassed = False  # the kernel's pages may be older than the file: it read or wrote past them
+        self.bypassed = False  # the kernel's pages may be older than the file that it went past
         self.handles: list[Handle] | None = None  # open for writing
         self.frozen: list[FrozenFile] | None = None  # contents being recorded
         self.recorded_size = 0  # bytes, of the contents last frozen; valid while handles is set
@@ -109,6 +109,7 @@ class InodeTable:
         self._all = soft - min(128, soft // 4)
         self.files = 0  # fds that open files hold
         self.pinned = 0
+        self._kept: list[int] | None = None  # fds to be closed later; None: they are closed at once
         self._uses_handles = True  # until one is refused
 
     def __len__(self) -> int:
@@ -261,8 +262,21 @@ class InodeTable:
 
     def _close(self, inode: Inode) -> None:
         del self._open[inode]
-        os.close(inode.fd)
+        self._close_fd(inode)
+
+    def _close_fd(self, inode: Inode) -> None:
+        if self._kept is None:
+            os.close(inode.fd)
+        else:
+            self._kept.append(inode.fd)
         inode.fd = -1
+
+    def keep_fds(self, *, keep: bool) -> None:
+        """Close no fd that is given up, because a call may still use it; or close them now."""
+        kept = self._kept or []
+        self._kept = kept if keep else None
+        for fd in () if keep else kept:
+            os.close(fd)
 
     def spare_fds(self) -> bool:
         """Close what can be opened again, because an open failed for want of fds; False if nothing."""
@@ -366,8 +380,7 @@ class InodeTable:
         if inode.fd >= 0:
             if inode.pinned:
                 self.pinned -= 1
-                os.close(inode.fd)
-                inode.fd = -1
+                self._close_fd(inode)
             else:
                 self._close(inode)
 

@@ -4,6 +4,7 @@ Its edge is that of every request: an OSError or DkfsError becomes its errno; an
 of dkfs, becomes EIO, and is logged and counted, because it would end the mount for everybody.
 """
 
+import copy
 import errno
 import logging
 import os
@@ -61,6 +62,7 @@ class Dispatcher:
         self._meter = meter
         self._recorder = fs.recorder
         self._captures = fs.captures
+        self._table = fs.table
         self._is_root = os.geteuid() == 0 if is_root is None else is_root
         self._stack_depth = stack_depth
         self._request = Request()
@@ -124,6 +126,17 @@ class Dispatcher:
             return self._held(request)
         return self._answered(request, handler, opcode)
 
+    def sibling(self) -> "Dispatcher":
+        """Return another one, for another thread, that serves the same connection."""
+        made = copy.copy(self)
+        made._request = Request()  # noqa: SLF001 - its own
+        made._meter = _Relay(self._meter, self._took)  # noqa: SLF001
+        return made
+
+    def keep_fds(self, *, keep: bool) -> None:
+        """Have the table of inodes close none of its fds, or close them again."""
+        self._table.keep_fds(keep=keep)
+
     def _answered(
         self, request: Request, handler: Handler, opcode: int
     ) -> Payload | Deferred | None:
@@ -148,9 +161,16 @@ class Dispatcher:
             else:
                 return self._deferred(unique, answer, handler.name, started)
         self._meter.observe_request(handler.name, clock() - started)
-        while self._took:
-            self._meter.observe_request(*self._took.popleft())
+        if self._took:
+            self._tell()
         return reply
+
+    def _tell(self) -> None:
+        """Tell the meter what other threads have finished; they only add to it."""
+        if isinstance(self._meter, _Relay):
+            return
+        for _ in range(len(self._took)):
+            self._meter.observe_request(*self._took.popleft())
 
     def _errno(self, exc: Exception, name: str) -> int:
         if isinstance(exc, OSError | DkfsError):
@@ -235,3 +255,19 @@ class Dispatcher:
 
 def _refuse_change(_: Request) -> bytes:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+class _Relay:
+    """A meter for other threads: what they observe is told in the loop's."""
+
+    def __init__(self, meter: Meter, took: deque[tuple[str, float]]) -> None:
+        self._meter = meter
+        self._took = took
+
+    def observe_request(self, operation: str, seconds: float) -> None:
+        """See Meter."""
+        self._took.append((operation, seconds))
+
+    def count_internal_error(self) -> None:
+        """See Meter."""
+        self._meter.count_internal_error()

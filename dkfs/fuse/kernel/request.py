@@ -5,11 +5,13 @@ import os
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from dkfs.fuse.kernel.messages import IN_HEADER
+from dkfs.fuse.kernel.messages import IN_HEADER, OUT_HEADER
+from dkfs.fuse.kernel.negotiate import MAX_WRITE
 from dkfs.overlay.listing import DOTS
 from dkfs.overlay.virtual import VIRTUAL
 
 HEADER_SIZE: Final = IN_HEADER.size
+REPLY_MOST: Final = OUT_HEADER.size + MAX_WRITE  # bytes
 
 Buffer = bytes | bytearray
 Payload = bytes | memoryview
@@ -96,11 +98,12 @@ class Request:
     It is its own Caller (overlay.origin).
     """
 
-    __slots__ = ("buffer", "gid", "node", "pid", "size", "uid", "unique", "view")
+    __slots__ = ("buffer", "gid", "node", "pid", "room", "size", "uid", "unique", "view")
 
     def __init__(self) -> None:
         self.buffer: Buffer = b""
         self.view = memoryview(b"")  # of buffer
+        self.room = memoryview(bytearray(REPLY_MOST))  # for a reply that is a memoryview
         self.size = 0  # bytes of buffer that are the request; what follows is older
         self.unique = 0  # its number
         self.node = 0  # the inode that it is about

@@ -4,20 +4,25 @@ What is cheap is answered at once, in the loop's thread.  What is not is done by
 the reply itself; one slow request never holds up the others.
 """
 
+import contextlib
 import errno
 import logging
 import select
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from dkfs.errors import MountError
 from dkfs.fuse.kernel import system
 from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
 from dkfs.fuse.kernel.messages import READ_LEAST, refusal
 from dkfs.fuse.kernel.negotiate import MAX_WRITE
-from dkfs.fuse.kernel.request import Deferred, Held
+from dkfs.fuse.kernel.request import Buffer, Deferred, Held
+from dkfs.fuse.kernel.standin import StandIns
 from dkfs.fuse.kernel.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -45,21 +50,27 @@ class Server:
         self._poll = select.poll()
         self._poll.register(device.fd, select.POLLIN)
         self._is_gone = False
+        self._left: deque[bytes] = deque()  # requests that stand-ins left for the loop
+        self.turn = 0  # see Loop
         dispatcher.interrupted = self._interrupted
+        self._stand_ins = StandIns(device, dispatcher, self)
 
     def shake_hands(self) -> None:
         """Answer INIT; raises NotSupportedError if there is no agreement."""
         while not self._dispatcher.is_ready:
             if not self._device.wait(_INIT_S) or not self._step():
-                break
+                raise MountError(f"the kernel has not begun to speak FUSE within {_INIT_S:.0f} s")
             if self._dispatcher.refused is not None:
                 raise self._dispatcher.refused
 
     async def serve(self) -> None:
         """Answer requests until the mount is gone, or end() is called."""
         self._token = trio.lowlevel.current_trio_token()
+        self._stand_ins.start()
         with self._scope:
             while not self._is_gone:
+                if self._stand_ins.sleeps:
+                    self._stand_ins.wake()
                 if self._drain():
                     await trio.lowlevel.checkpoint()
                 elif not self._is_gone:
@@ -71,6 +82,7 @@ class Server:
 
     def close(self) -> None:
         """Wait for what is still under way."""
+        self._stand_ins.close()
         self._workers.close()
 
     def _drain(self) -> bool:
@@ -86,16 +98,46 @@ class Server:
         if size <= 0:
             self._is_gone = size < 0
             return False
-        reply = self._dispatcher.handle(self._buffer, size)
+        self._handle(self._buffer, size)
+        if self._left:
+            self._take_left()
+        return True
+
+    def _handle(self, request: Buffer, size: int) -> None:
+        self.turn += 1
+        reply = self._dispatcher.handle(request, size)
+        self.turn += 1
         if isinstance(reply, Deferred):
-            self._defer(reply)
+            self.defer(reply)
         elif reply is not None:
             self._device.answer(reply)
-        return True
+
+    # What stand-ins need
+
+    def leave(self, request: bytes) -> None:
+        """See Loop."""
+        self._left.append(request)
+        self._soon(self._take_left)
+
+    def _take_left(self) -> None:
+        while self._left:
+            request = self._left.popleft()
+            self._handle(request, len(request))
+
+    def relieved(self) -> None:
+        """See Loop."""
+        self._soon(self._stand_ins.are_gone)
+
+    def _soon(self, work: Callable[[], object]) -> None:
+        """Have *work* done by the loop."""
+        assert self._token is not None
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(work)
 
     # What takes time
 
-    def _defer(self, deferred: Deferred) -> None:
+    def defer(self, deferred: Deferred) -> None:
+        """Have *deferred* finished and answered."""
         self._underway[deferred.unique] = deferred
         if isinstance(deferred, Held) and deferred.is_first:
             self._workers.do(lambda: self._wait_first(deferred))
@@ -118,8 +160,7 @@ class Server:
 
         def wait() -> None:
             held.wait()
-            assert self._token is not None
-            self._token.run_sync_soon(self._go_on)
+            self._soon(self._go_on)
 
         self._workers.do(wait)
 
@@ -130,11 +171,7 @@ class Server:
         for each in held:
             if self._underway.pop(each.unique, None) is None:
                 continue  # given up
-            reply = self._dispatcher.handle(each.request)
-            if isinstance(reply, Deferred):
-                self._defer(reply)
-            elif reply is not None:
-                self._device.answer(reply)
+            self._handle(each.request, len(each.request))
 
     def _wait_first(self, held: Held) -> None:
         """Find out what *held* needs, and have it handled; in a thread."""
@@ -150,7 +187,7 @@ class Server:
             return  # given up
         reply = self._dispatcher.handle_again(held)
         if isinstance(reply, Deferred):
-            self._defer(reply)
+            self.defer(reply)
         elif reply is not None:
             self._device.answer(reply)
 

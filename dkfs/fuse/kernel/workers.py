@@ -14,7 +14,7 @@ _END_S: Final = 10.0
 
 
 class Workers:
-    """A pool of threads; do() only in one thread."""
+    """A pool of threads."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -24,16 +24,15 @@ class Workers:
 
     def do(self, work: Callable[[], None]) -> None:
         """Have *work*, which raises nothing, done in some thread."""
+        self._queue.put(work)
         with self._mutex:
             self._idle -= 1
-            needs_another = self._idle < 0 and len(self._threads) < _MOST
-            if needs_another:
-                self._idle += 1
-        self._queue.put(work)
-        if needs_another:
+            if self._idle >= 0 or len(self._threads) >= _MOST:
+                return
+            self._idle += 1
             thread = threading.Thread(target=self._run, name="dkfs-worker", daemon=True)
             self._threads.append(thread)
-            thread.start()
+        thread.start()
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:

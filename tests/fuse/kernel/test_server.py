@@ -267,3 +267,78 @@ def test_who_stopped_or_was_sent_another_signal_is_not_dying() -> None:
 
         assert not is_dying(other.pid)
     assert not is_dying(other.pid)
+
+
+@contextmanager
+def stuck(monkeypatch: pytest.MonkeyPatch, data: bytes) -> Iterator[threading.Event]:
+    """Have the backing directory keep whoever writes *data*, as a frozen disk does; yield what is set then."""
+    write, kept, frozen = os.pwrite, threading.Event(), threading.Event()
+
+    def pwrite(fd: int, what: bytes | memoryview, offset: int) -> int:
+        if what == data:
+            kept.set()
+            frozen.wait(PATIENCE_S)
+        return write(fd, what, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    try:
+        yield kept
+    finally:
+        frozen.set()
+
+
+@pytest.mark.expect_logs("the backing directory has not answered")
+def test_a_call_that_is_stuck_keeps_nobody_who_only_looks(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, handle = kernel.create(b"file")
+    kernel.ask(Op.WRITE, node, write_body(handle, b"before"))
+    with stuck(monkeypatch, b"stuck!") as kept:
+        writing = kernel.send(Op.WRITE, node, write_body(handle, b"stuck!"))
+        assert kept.wait(PATIENCE_S)
+
+        for _ in range(3):
+            assert kernel.ask(Op.GETATTR, node, wire.GETATTR.pack(0, 0, 0))[0] == 0
+            assert kernel.ask(Op.LOOKUP, ROOT, wire.name(b"file"))[0] == 0
+        code, body = kernel.ask(Op.OPEN, node, wire.OPEN.pack(os.O_RDONLY, 0))
+        assert code == 0
+        reading = int(wire.OPEN_OUT.unpack(body)[0])
+        read = wire.READ.pack(reading, 0, 100, 0, 0, 0, 0)
+        assert kernel.ask(Op.READ, node, read) == (0, b"before")
+        making = kernel.send(Op.MKDIR, ROOT, wire.MKDIR.pack(0o755, 0) + wire.name(b"d"))
+        kernel.send(Op.FORGET, node, wire.FORGET.pack(1))
+        assert kernel.ask(Op.STATFS)[0] == 0
+        assert not kernel.is_answered(writing)
+        assert not kernel.is_answered(making)
+
+    assert kernel.reply(writing) == (0, wire.WRITE_OUT.pack(6, 0))
+    assert kernel.reply(making)[0] == 0
+    assert kernel.world.fs.table[node].lookups == 4 - 1  # created, and looked up three times
+
+
+@pytest.mark.expect_logs("the backing directory has not answered")
+def test_a_stand_in_that_is_stuck_too_has_a_stand_in(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, handle = kernel.create(b"file")
+    stat, thawed = os.stat, threading.Event()
+
+    def slow_stat(path: bytes, *, dir_fd: int, follow_symlinks: bool) -> os.stat_result:
+        if path in (b"slow0", b"slow1"):
+            thawed.wait(PATIENCE_S)
+        return stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+
+    with stuck(monkeypatch, b"stuck!") as kept:
+        writing = kernel.send(Op.WRITE, node, write_body(handle, b"stuck!"))
+        assert kept.wait(PATIENCE_S)
+        monkeypatch.setattr(os, "stat", slow_stat)
+        slow = [kernel.send(Op.LOOKUP, ROOT, wire.name(b"slow%d" % i)) for i in range(2)]
+
+        assert kernel.ask(Op.GETATTR, node, wire.GETATTR.pack(0, 0, 0))[0] == 0
+        assert not any(kernel.is_answered(number) for number in slow)
+    assert kernel.reply(writing)[0] == 0
+    assert kernel.ask(Op.WRITE, node, write_body(handle, b"after"))[0] == 0
+    assert not any(kernel.is_answered(number) for number in slow)
+    thawed.set()
+
+    assert [kernel.reply(number)[0] for number in slow] == [0, 0]

@@ -1,0 +1,182 @@
+"""Stand-ins: threads that serve while the loop is stuck in a call on the backing directory.
+
+A disk that is frozen, or a server of the backing file system that is gone, keeps whoever asks it for as long as it likes.
+The loop makes small calls itself, and may be kept too.  A thread looks at it now and then; if it is in the same request as
+before, stand-ins take requests from the device.  They serve those that only look at something, each in its own
+thread until none of them is kept as well.  What changes something is left for the loop: who changes things waits.
+
+Meanwhile the table of inodes closes no fd: who is kept still has its number.
+"""
+
+import logging
+import os
+import struct
+import threading
+from typing import Final, Protocol
+
+from dkfs.fuse.kernel import system
+from dkfs.fuse.kernel.device import Device
+from dkfs.fuse.kernel.dispatcher import Dispatcher
+from dkfs.fuse.kernel.messages import IN_HEADER, READ_LEAST, Op
+from dkfs.fuse.kernel.negotiate import MAX_WRITE
+from dkfs.fuse.kernel.request import Deferred
+
+log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 0.05  # between looks at the loop: who waits so long may wait twice as long
+_QUIET_LOOKS: Final = 20  # after so many without a request nobody looks until the next one
+_MOST: Final = 64  # stand-ins at a time
+_SERVED: Final = frozenset(
+    (
+        *(Op.LOOKUP, Op.GETATTR, Op.STATX, Op.READLINK, Op.ACCESS, Op.STATFS, Op.READ, Op.LSEEK),
+        *(Op.OPENDIR, Op.READDIR, Op.READDIRPLUS, Op.GETXATTR, Op.LISTXATTR, Op.INTERRUPT),
+    )
+)
+_OPCODE: Final = struct.Struct("<4xI")
+_FLAGS: Final = struct.Struct(f"<{IN_HEADER.size}xI")  # of OPEN
+_CHANGES: Final = os.O_ACCMODE | os.O_TRUNC
+
+
+class Loop(Protocol):
+    """What stand-ins need of the loop."""
+
+    turn: int  # grows at the beginning and at the end of each request: odd within one
+
+    def defer(self, deferred: Deferred) -> None:
+        """Have *deferred* finished and answered."""
+
+    def leave(self, request: bytes) -> None:
+        """Have *request* handled when the loop goes on."""
+
+    def relieved(self) -> None:
+        """Hear that the last stand-in has gone."""
+
+
+class StandIns:
+    """Looks at the loop, and has others stand in for it."""
+
+    def __init__(self, device: Device, dispatcher: Dispatcher, loop: Loop) -> None:
+        self._device = device
+        self._dispatcher = dispatcher
+        self._loop = loop
+        self._mutex = threading.Lock()
+        self._serving: set[_StandIn] = set()
+        self._alarm = threading.Event()
+        self._is_over = False
+        self.sleeps = False  # nobody looks: wake() is due when there are requests again
+        self._thread = threading.Thread(target=self._watch, name="dkfs-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look again: there are requests."""
+        self._alarm.set()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._is_over = True
+        self._alarm.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        seen, quiet = -1, 0
+        while not self._is_over:
+            self._wait(seen, sleeps=quiet > _QUIET_LOOKS)
+            turn = self._loop.turn
+            quiet = quiet + 1 if turn == seen and not turn & 1 else 0
+            if turn == seen and turn & 1 and not self._is_over:
+                self._stand_in(turn)
+            seen = turn
+
+    def _wait(self, seen: int, *, sleeps: bool) -> None:
+        self.sleeps = sleeps
+        # A request that began before the loop could see that nobody looks.
+        if sleeps and self._loop.turn == seen:
+            self._alarm.wait()
+        else:
+            self._alarm.wait(_LOOK_S)
+        self.sleeps = False
+        self._alarm.clear()
+
+    def _stand_in(self, turn: int) -> None:
+        """Have somebody serve, unless somebody does who is not kept himself."""
+        with self._mutex:
+            if any(not each.is_kept() for each in self._serving) or len(self._serving) >= _MOST:
+                return
+            if not self._serving:
+                log.warning("the backing directory has not answered for %.2f s", _LOOK_S)
+                self._dispatcher.keep_fds(keep=True)
+            made = _StandIn(self._device, self._dispatcher.sibling(), self._loop, turn)
+            self._serving.add(made)
+        threading.Thread(target=self._run, args=(made,), name="dkfs-standin", daemon=True).start()
+
+    def _run(self, standing: "_StandIn") -> None:
+        try:
+            standing.run()
+        finally:
+            with self._mutex:
+                self._serving.discard(standing)
+                is_last = not self._serving
+            if is_last:
+                self._loop.relieved()
+
+    def are_gone(self) -> bool:
+        """Return whether nobody stands in; then fds may be closed again.  In the loop's thread."""
+        with self._mutex:
+            if self._serving:
+                return False
+            self._dispatcher.keep_fds(keep=False)
+            return True
+
+
+class _StandIn:
+    """Serves until the loop is in another request than *turn*."""
+
+    def __init__(self, device: Device, dispatcher: Dispatcher, loop: Loop, turn: int) -> None:
+        self._device = device
+        self._dispatcher = dispatcher
+        self._loop = loop
+        self._until = turn
+        self._turn = 0  # as Loop.turn
+        self._seen = -1
+
+    def is_kept(self) -> bool:
+        """Return whether it has been in one request since this was last asked."""
+        turn, seen = self._turn, self._seen
+        self._seen = turn
+        return turn == seen and bool(turn & 1)
+
+    def run(self) -> None:
+        buffer = bytearray(MAX_WRITE + READ_LEAST)
+        address = system.address(buffer)
+        while self._loop.turn == self._until:
+            if not self._device.wait(_LOOK_S):
+                continue
+            size = self._device.read(address, len(buffer))
+            if size < 0:
+                return
+            if size:
+                self._serve(buffer, size)
+
+    def _serve(self, buffer: bytearray, size: int) -> None:
+        if not _is_served(buffer, size):
+            self._loop.leave(bytes(buffer[:size]))
+            return
+        self._turn += 1
+        reply = self._dispatcher.handle(buffer, size)
+        self._turn += 1
+        if isinstance(reply, Deferred):
+            self._loop.defer(reply)
+        elif reply is not None:
+            self._device.answer(reply)
+
+
+def _is_served(buffer: bytearray, size: int) -> bool:
+    """Return whether the request in *buffer* changes nothing."""
+    (opcode,) = _OPCODE.unpack_from(buffer)
+    if opcode == Op.OPEN and size >= _FLAGS.size:
+        return not _FLAGS.unpack_from(buffer)[0] & _CHANGES
+    return opcode in _SERVED
