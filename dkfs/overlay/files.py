@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 
+from dkfs.core.io_mode import OpenKind
 from dkfs.model.ids import Seq
 from dkfs.overlay.backing import by_fd
 from dkfs.overlay.flags import ioctl
@@ -125,7 +126,12 @@ class Files:
             offset = os.fstat(handle.fd).st_size
         if handle.inode.frozen:  # last, because anything recorded may freeze the file
             self._captures.before_change(handle.inode, offset, offset + len(data))
+        past = handle.kind is OpenKind.PASSTHROUGH_DIRECT
+        if past:
+            self._captures.before_write(handle)
         written = os.pwrite(handle.fd, data, offset)
+        if past:
+            self._captures.after_write(handle)
         end = offset + written
         self._captures.written(handle, offset, end)
         handle.wrote = True

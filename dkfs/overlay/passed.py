@@ -14,7 +14,7 @@ from dkfs.overlay.counting import FileCount
 from dkfs.overlay.handles import Handle
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
-from dkfs.overlay.looking import Found, Known, Look
+from dkfs.overlay.looking import Found, Known, Look, stamp_of
 from dkfs.overlay.unseen import Unseen, Watch, look_for
 from dkfs.overlay.writers import for_reading, may_be_written
 
@@ -73,6 +73,19 @@ class PassedCaptures(Captures):
             self._drop(watch.last)
             watch.last = None
 
+    def before_write(self, handle: Handle) -> None:
+        """Note whether a map has stored something since the last write through dkfs: that moves the file's time."""
+        watch = self.unseen.get(handle.inode)
+        assert watch is not None
+        if watch.seen != stamp_of(os.fstat(handle.fd)):
+            watch.blind = True
+
+    def after_write(self, handle: Handle) -> None:
+        """Note the time that a write through dkfs has left."""
+        watch = self.unseen.get(handle.inode)
+        assert watch is not None
+        watch.seen = stamp_of(os.fstat(handle.fd))
+
     def passed_release(self, handle: Handle) -> None:
         """Close *handle*, which is no more in the table and was passed(); its file is captured soon after."""
         watch = self.unseen.get(handle.inode)
@@ -120,7 +133,7 @@ class PassedCaptures(Captures):
         is_same = watch.is_same(os.fstat(fd))
 
         def settle() -> None:
-            watch.stamp = self.unseen.stamp_now(fd) if is_same else None
+            watch.settled(self.unseen.stamp_now(fd) if is_same else None)
 
         return settle
 
@@ -154,7 +167,9 @@ class PassedCaptures(Captures):
         if watch.is_same(status):
             return False
         # Of what is written through dkfs it is known where; it moves the times too.
-        return watch.blind or not any(handle.dirty for handle in inode.handles or ())
+        if watch.blind or watch.seen != stamp_of(status):
+            return True
+        return not any(handle.dirty for handle in inode.handles or ())
 
     def _is_slow(self, watch: Watch) -> bool:
         """Return whether a capture has to read, or to write to the disk, more than the loop should wait for."""

@@ -39,6 +39,7 @@ class Watch:
         self.writers = 0  # opens for writing that the kernel passes through
         self.blind = False  # since the last look some of them wrote unseen
         self.stamp: Stamp | None = None  # of the file as it is recorded; None: not known
+        self.seen: Stamp | None = None  # after the last write through dkfs
         self.base = -1  # a clone of it, an fd; -1: none
         self.last: Handle | None = None  # after the last release: kept open until all is recorded
         self.looks = 0  # under way
@@ -99,10 +100,14 @@ class Watch:
     def recorded(self, stamp: Stamp | None, base: int) -> None:
         """Note that the file is recorded as it was when it had *stamp*; take over its clone *base*."""
         self._recorded += 1
-        self.stamp = stamp
+        self.settled(stamp)
         if self.base >= 0:
             os.close(self.base)
         self.base = base
+
+    def settled(self, stamp: Stamp | None) -> None:
+        """Note that the file as it is recorded has *stamp*; None: not known."""
+        self.stamp = self.seen = stamp
 
     def close(self) -> None:
         """Let go."""
