@@ -126,9 +126,7 @@ class Passthrough:
             self._backings.close(backing)
 
 
-def agreed(
-    fs: FileSystem, backings: Backings, *, is_root: bool, taken: Init
-) -> Passthrough | None:
+def agreed(fs: FileSystem, backings: Backings, *, is_root: bool, taken: Init) -> Passthrough | None:
     """Return what passes files of *fs* through, None if nothing does.
 
     The kernel has been told that the flags *taken* are; until then it registers nothing.
