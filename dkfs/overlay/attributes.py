@@ -15,7 +15,7 @@ from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.origin import Caller
 from dkfs.overlay.passed import PassedCaptures
-from dkfs.overlay.privileges import CAPABILITY, drop
+from dkfs.overlay.privileges import CAPABILITY, drop, mode_after_chown
 
 STORE_XATTR = b"user.dkfs.store"  # on the root: the path of the store; answered, never listed
 READ_ONLY_XATTR = b"user.dkfs.read-only"  # on the root of a mount that records nothing: b"1"
@@ -96,7 +96,10 @@ class Attributes:
             # no set-id bits, and for users who do not own the file, nothing is the safe answer.
             changes_owner = caller.uid == os.fstat(fd).st_uid != 0
         if changes_owner:
+            kept = mode_after_chown(os.fstat(fd), self._journal.origin(caller))
             os.chown(path, -1 if new.uid is None else new.uid, -1 if new.gid is None else new.gid)
+            if kept is not None:
+                os.chmod(path, kept)
         if new.mode is not None:
             # After chown, which clears the set-user-id bits.
             os.chmod(path, new.mode)
@@ -131,7 +134,8 @@ class Attributes:
                 drop(self._journal, inode, handle.fd, origin, kill=kill)
             self._captures.before_truncate(inode, size)
             before = os.fstat(handle.fd).st_size
-            os.ftruncate(handle.fd, size)
+            # By its name it is refused what an open fd is not: if the file is immutable.
+            os.truncate(handle.fd if number is not None else by_fd(handle.fd), size)
             # What is cut off is dirty: the file may grow again before it is captured.
             self._captures.written(handle, size, before)
             return

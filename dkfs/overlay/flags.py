@@ -1,4 +1,4 @@
-"""The flags of inodes (chattr(1), project ids), which are read and set by ioctl.
+"""The flags of inodes (chattr(1), project ids), which are read and set by ioctl, and their generation.
 
 They are not part of the history: what a version gives back has none.
 """
@@ -12,7 +12,10 @@ GETFLAGS = 0x80086601
 SETFLAGS = 0x40086602
 FSGETXATTR = 0x801C581F
 FSSETXATTR = 0x401C5820
-_SIZES = {GETFLAGS: 4, SETFLAGS: 4, FSGETXATTR: 28, FSSETXATTR: 28}  # bytes; struct fsxattr
+GETVERSION = 0x80087601
+_INT = 4  # bytes
+_SIZES = {GETFLAGS: _INT, SETFLAGS: _INT, GETVERSION: _INT}
+_SIZES |= {FSGETXATTR: 28, FSSETXATTR: 28}  # struct fsxattr
 _SETS = frozenset((SETFLAGS, FSSETXATTR))
 
 

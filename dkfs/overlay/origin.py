@@ -61,6 +61,20 @@ def _comm(pid: int) -> bytes:
         return b""
 
 
+def is_in_group(pid: int, gid: int) -> bool:
+    """Return whether process *pid* is in group *gid*, as its own or a supplementary one; False if it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Gid:") and int(line.split()[4]) == gid:  # the one for files
+                    return True
+                if line.startswith(b"Groups:"):
+                    return b"%d" % gid in line.split()[1:]
+    except OSError:
+        return False
+    return False
+
+
 def groups_of(pid: int) -> frozenset[int]:
     """Return the supplementary groups of process *pid*; none if it is gone."""
     try:

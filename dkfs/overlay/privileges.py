@@ -14,13 +14,17 @@ from dkfs.model.operation import OpKind, Origin
 from dkfs.overlay.backing import xattrs_of
 from dkfs.overlay.inodes import Inode
 from dkfs.overlay.journal import Journal
+from dkfs.overlay.origin import is_in_group
 
 CAPABILITY = b"security.capability"
+DEFAULT_ACL = b"system.posix_acl_default"
 
 
 def is_plain(status: os.stat_result, xattrs: Container[bytes]) -> bool:
-    """Return whether a file with *status* and *xattrs* has nothing to lose."""
-    return not _bits(status) and CAPABILITY not in xattrs
+    """Return whether a file with *status* and *xattrs* has nothing to lose, or a directory no default ACL to give."""
+    if stat.S_ISDIR(status.st_mode):
+        return DEFAULT_ACL not in xattrs and CAPABILITY not in xattrs
+    return not status.st_mode & (stat.S_ISUID | stat.S_ISGID) and CAPABILITY not in xattrs
 
 
 def drop(
@@ -34,7 +38,7 @@ def drop(
     xattrs = xattrs_of(fd)
     if kill is None:
         kill = origin.uid != 0
-    bits = _bits(status) if kill else 0
+    bits = _bits(status, origin) if kill else 0
     if bits:
         os.fchmod(fd, stat.S_IMODE(status.st_mode) & ~bits)
     had_capability = xattrs.pop(CAPABILITY, None) is not None
@@ -47,10 +51,24 @@ def drop(
     inode.plain = is_plain(status, xattrs)
 
 
-def _bits(status: os.stat_result) -> int:
-    """Return the set-id bits that a change of contents clears; see chmod(2) on locking bits."""
+def mode_after_chown(status: os.stat_result, origin: Origin) -> int | None:
+    """Return the mode that a file is to have after *origin* gave it away; None if the kernel sees to it.
+
+    It does not where it keeps the set-group-id bit for dkfs, who is root, and would not for *origin*.
+    """
+    bits = _bits(status, origin) & stat.S_ISGID
+    if origin.uid == 0 or not bits or status.st_mode & stat.S_IXGRP or stat.S_ISDIR(status.st_mode):
+        return None
+    return stat.S_IMODE(status.st_mode) & ~(stat.S_ISUID | bits)
+
+
+def _bits(status: os.stat_result, origin: Origin) -> int:
+    """Return the set-id bits that a change of contents by *origin* clears.
+
+    Without the right to run it the set-group-id bit means locking, see chmod(2): the group's members keep it.
+    """
     mode = status.st_mode
     bits = mode & stat.S_ISUID
-    if mode & stat.S_IXGRP:
+    if mode & stat.S_IXGRP or (mode & stat.S_ISGID and not is_in_group(origin.pid, status.st_gid)):
         bits |= mode & stat.S_ISGID
     return bits

@@ -22,8 +22,8 @@ UNSHARE_RANGE = 0x40
 _MODES = KEEP_SIZE | PUNCH_HOLE | COLLAPSE_RANGE | ZERO_RANGE | INSERT_RANGE | UNSHARE_RANGE
 _SHIFTS = COLLAPSE_RANGE | INSERT_RANGE
 
-# Nothing was changed when one of these is the answer.  A full disk may have let a part be done.
-_REFUSALS = frozenset(
+# Nothing was changed when one of these is fallocate's answer.  A full disk may have let a part be done.
+REFUSALS = frozenset(
     (
         *(errno.EBADF, errno.EFBIG, errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP),
         *(errno.EPERM, errno.ETXTBSY),
@@ -58,7 +58,7 @@ class Ranges:
         try:
             backing.fallocate(handle.fd, mode, offset, length)
         except OSError as exc:
-            if exc.errno in _REFUSALS:
+            if exc.errno in REFUSALS:
                 raise
             self._reallocated(handle, mode, offset, end, before)
             raise

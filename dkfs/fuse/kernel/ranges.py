@@ -35,6 +35,7 @@ from dkfs.fuse.kernel.system import syncfs
 from dkfs.overlay.backing import by_fd
 from dkfs.overlay.flags import ioctl
 from dkfs.overlay.mounted import FileSystem
+from dkfs.overlay.ranges import REFUSALS
 from dkfs.overlay.virtual import VIRTUAL
 
 _MOST: Final = 0x7FFFF000  # bytes: MAX_RW_COUNT; WRITE_OUT can say no more than 32 bits
@@ -72,18 +73,34 @@ class RangeRequests:
             Op.SYNCFS: Handler(self.syncfs, HEADER_SIZE + SYNCFS_IN.size, "syncfs"),
         }
 
-    def fallocate(self, request: Request) -> bytes:
+    def fallocate(self, request: Request) -> Answer:
         number, offset, length, mode, _ = FALLOCATE_IN.unpack_from(request.buffer, HEADER_SIZE)
         refuse_virtual(number)
-        self._files.fallocate(number, mode, _signed(offset), _signed(length))
+        try:
+            self._files.fallocate(number, mode, _signed(offset), _signed(length))
+        except OSError as exc:
+            if exc.errno in REFUSALS or self._notifier is None:
+                raise
+            return self._half_done(request.node, exc, self._notifier)
         return b""
+
+    def _half_done(self, node: int, failure: OSError, notifier: Notifier) -> Work:
+        """Answer with *failure*, of which the kernel thinks that nothing was done: xfs has zeroed, and then had no space."""
+
+        def fail() -> bytes:
+            notifier.drop_pages(node)
+            raise failure
+
+        return Work(fail)
 
     def lseek(self, request: Request) -> Answer:
         number, offset, whence, _ = LSEEK_IN.unpack_from(request.buffer, HEADER_SIZE)
         if number >= VIRTUAL:
             size = self._virtual.getattr(request.node).size
             return LSEEK_OUT.pack(_seek(size, _signed(offset), whence))
-        offset, notifier = _signed(offset), self._notifier
+        if offset >= 1 << 63:
+            raise error(errno.ENXIO)  # before the beginning: no data and no hole
+        notifier = self._notifier
         inode = self._files.handles[number].inode
         if notifier is None or not inode.handles:
             return LSEEK_OUT.pack(self._files.seek(number, offset, whence))
