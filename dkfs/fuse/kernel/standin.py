@@ -107,7 +107,7 @@ class StandIns:
             if any(not each.is_kept() for each in self._serving) or len(self._serving) >= _MOST:
                 return
             if not self._serving:
-                log.warning("the backing directory has not answered for %.2f s", _LOOK_S)
+                log.info("the backing directory has not answered for %.2f s", _LOOK_S)
                 self._dispatcher.keep_fds(keep=True)
             made = _StandIn(self._device, self._dispatcher.sibling(), self._loop, turn)
             self._serving.add(made)
