@@ -90,18 +90,20 @@ class FileRequests:
         }
 
     def create(self, request: Request) -> bytes:
-        flags, mode, _, _ = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
+        flags, mode, umask, _ = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
         name = request.name(HEADER_SIZE + CREATE_IN.size)
         refuse_virtual(request.node)
         number, inode, status = self._names.create(
-            self._table[request.node], name, mode, flags, request
+            self._table[request.node], name, mode, flags, request, umask=umask
         )
         return entry(status, inode.id, self._valid_s) + self._opened(number, flags)
 
     def tmpfile(self, request: Request) -> bytes:
-        flags, mode, _, _ = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
+        flags, mode, umask, _ = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
         refuse_virtual(request.node)
-        number, inode, status = self._names.tmpfile(self._table[request.node], mode, flags, request)
+        number, inode, status = self._names.tmpfile(
+            self._table[request.node], mode, flags, request, umask=umask
+        )
         return entry(status, inode.id, self._valid_s) + OPEN_OUT.pack(number, _KEEP, 0)
 
     def open(self, request: Request) -> bytes:
