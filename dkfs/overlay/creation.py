@@ -12,7 +12,7 @@ from dkfs.overlay.files import backing_flags
 from dkfs.overlay.inodes import Inode
 from dkfs.overlay.lookups import Found, Lookups
 from dkfs.overlay.origin import Caller
-from dkfs.overlay.privileges import is_plain
+from dkfs.overlay.privileges import DEFAULT_ACL, is_plain
 
 _SUID_SGID = stat.S_ISUID | stat.S_ISGID
 
@@ -21,10 +21,21 @@ class Creation(Lookups):
     """See the module."""
 
     def create(
-        self, parent: Inode, name: bytes, mode: int, flags: int, caller: Caller
+        self,
+        parent: Inode,
+        name: bytes,
+        mode: int,
+        flags: int,
+        caller: Caller,
+        *,
+        umask: int = 0,
     ) -> tuple[int, Inode, os.stat_result]:
-        """Create a regular file and open it; return (handle, inode, status).  Raises OSError."""
+        """Create a regular file and open it; return (handle, inode, status).  Raises OSError.
+
+        *umask*, here and below: what is to be taken off *mode* unless the directory has a default ACL.
+        """
         self._check(parent, name)
+        mode = self._masked(parent, mode, umask)
         wanted = backing_flags(flags)
         self._table.make_room()
         directory = self._table.fd(parent)
@@ -48,12 +59,13 @@ class Creation(Lookups):
             raise
 
     def tmpfile(
-        self, parent: Inode, mode: int, flags: int, caller: Caller
+        self, parent: Inode, mode: int, flags: int, caller: Caller, *, umask: int = 0
     ) -> tuple[int, Inode, os.stat_result]:
         """Create a file without a name, as O_TMPFILE; return as create().  Raises OSError.
 
         Nothing of it is recorded, unless link() gives it a name.
         """
+        mode = self._masked(parent, mode, umask)
         wanted = backing_flags(flags) | os.O_TMPFILE
         self._table.make_room()
         directory = self._table.fd(parent)
@@ -69,8 +81,11 @@ class Creation(Lookups):
             os.close(fd)
             raise
 
-    def mkdir(self, parent: Inode, name: bytes, mode: int, caller: Caller) -> Found:
+    def mkdir(
+        self, parent: Inode, name: bytes, mode: int, caller: Caller, *, umask: int = 0
+    ) -> Found:
         """Create a directory; raises OSError."""
+        mode = self._masked(parent, mode, umask)
         return self._make(
             OpKind.MKDIR,
             parent,
@@ -80,8 +95,11 @@ class Creation(Lookups):
             lambda directory: os.mkdir(name, mode & 0o7777, dir_fd=directory),
         )
 
-    def mknod(self, parent: Inode, name: bytes, mode: int, rdev: int, caller: Caller) -> Found:
+    def mknod(
+        self, parent: Inode, name: bytes, mode: int, rdev: int, caller: Caller, *, umask: int = 0
+    ) -> Found:
         """Create a fifo, socket, device or regular file; raises OSError."""
+        mode = self._masked(parent, mode, umask)
         return self._make(
             OpKind.CREATE if stat.S_ISREG(mode) else OpKind.MKNOD,
             parent,
@@ -102,6 +120,17 @@ class Creation(Lookups):
             lambda directory: os.symlink(target, name, dir_fd=directory),
             target=target,
         )
+
+    def _masked(self, parent: Inode, mode: int, umask: int) -> int:
+        if not mode & umask:
+            return mode
+        if not parent.plain:
+            fd = self._table.fd(parent)
+            xattrs = xattrs_of(by_fd(fd))
+            parent.plain = is_plain(os.fstat(fd), xattrs)
+            if DEFAULT_ACL in xattrs:
+                return mode
+        return mode & ~umask
 
     def _make(
         self,

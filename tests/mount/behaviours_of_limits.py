@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import errno
 import fcntl
 import os
 import resource
@@ -10,12 +9,23 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.mount.behaviours import BEHAVIOURS, Seen, as_user, behaviour, make, open_directory, tried
-from tests.mount.posix_naming import AT_SYMLINK_FOLLOW, linked
+from tests.mount.behaviours import (
+    BEHAVIOURS,
+    GROUP,
+    OTHER,
+    USER,
+    Seen,
+    as_user,
+    behaviour,
+    make,
+    mode,
+    open_directory,
+    tried,
+)
 
 __all__ = ["BEHAVIOURS"]
 
@@ -237,100 +247,40 @@ def watchers_hear_of_every_change(top: Path) -> Seen:
         return events()
 
 
-# ---- what a daemon of pyfuse3 is not asked for; seen by engine=kernel only
-
-OF_KERNEL: list[Callable[[Path], Seen]] = []
+# ---- set-id bits
 
 
-def of_kernel(function: Callable[[Path], Seen]) -> Callable[[Path], Seen]:
-    OF_KERNEL.append(function)
-    return function
+def changed_by_copy(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.copy_file_range(file.fileno(), file.fileno(), 100, 0, 5000)
 
 
-@of_kernel
-def file_without_a_name_gets_one_or_goes(top: Path) -> Seen:
-    (top / "setgid").mkdir()
-    os.chown(top / "setgid", 0, 77)
-    os.chmod(top / "setgid", 0o2755)
-    fd = os.open(top / "setgid", os.O_TMPFILE | os.O_RDWR, 0o640)
-    seen: list[Seen] = [os.write(fd, b"nameless"), os.fstat(fd).st_nlink, os.fstat(fd).st_gid]
-    os.fchmod(fd, 0o600)
-    os.setxattr(fd, "user.a", b"b")
-    name_it(fd, top / "named")
-    os.write(fd, b", once")
-    os.close(fd)
-    seen += [(top / "named").read_bytes(), (top / "named").stat().st_nlink]
-    exclusive = os.open(top, os.O_TMPFILE | os.O_WRONLY | os.O_EXCL, 0o600)
-    seen.append(tried(partial(name_it, exclusive, top / "no")))
-    seen.append(tried(partial(opened, top, os.O_TMPFILE | os.O_RDONLY)))
-    seen.append(tried(partial(opened, top / "named", os.O_TMPFILE | os.O_RDWR)))
-    os.close(exclusive)
-    return seen, sorted(os.listdir(top))
+def changed_by_write(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"x")
 
 
-def name_it(fd: int, path: Path) -> None:
-    linked(AT_SYMLINK_FOLLOW, b"/proc/self/fd/%d" % fd, os.fsencode(path))
+CHANGES = (changed_by_write, changed_by_copy)
 
 
-@of_kernel
-def flags_of_a_file_are_kept_and_heeded(top: Path) -> Seen:
-    get, put = 0x80086601, 0x40086602  # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
-    immutable, append = 0x10, 0x20
-    path, seen = make(top / "file", b"0123"), []
-    for flag in (immutable, append):
-        with path.open("rb") as file:
-            old = struct.unpack("q", fcntl.ioctl(file, get, bytes(8)))[0]
-            fcntl.ioctl(file, put, struct.pack("q", old | flag))
-            now = struct.unpack("q", fcntl.ioctl(file, get, bytes(8)))[0]
-            seen.append(now & (immutable | append))
-            seen += [tried(partial(opened, path, how)) for how in (os.O_RDWR, os.O_APPEND | 1, 0)]
-            seen += [tried(path.unlink), tried(lambda: path.chmod(0o600))]
-            fcntl.ioctl(file, put, struct.pack("q", old))
-    with path.open("rb") as file:
-        seen.append(tried(lambda: fcntl.ioctl(file, 0x12345678, bytes(8))))
-    return seen
+@behaviour
+def set_id_bits_go_with_a_change_by_another_user(top: Path) -> Seen:
+    """Bit for bit: without the right to run it set-group-id means locking, which members of the group keep."""
+    cut, emptied = partial(os.truncate, length=9), partial(opened, flags=os.O_WRONLY | os.O_TRUNC)
+    return bits_left(top, (*CHANGES, cut, emptied))
 
 
-@of_kernel
-def time_of_birth_is_told_and_stays(top: Path) -> Seen:
-    path = make(top / "file")
-    born = statx_birth(path)
-    path.write_bytes(b"later")
-    os.rename(path, top / "moved")
-    return born is not None, statx_birth(top / "moved") == born, statx_birth(top) is not None
-
-
-def statx_birth(path: Path) -> bytes | None:
-    buffer = ctypes.create_string_buffer(256)
-    assert _libc.statx(-100, os.fsencode(path), 0, 0xFFF, buffer) == 0
-    mask = struct.unpack_from("I", buffer.raw)[0]
-    return buffer.raw[80:92] if mask & 0x800 else None
-
-
-@of_kernel
-def space_is_reserved_and_given_back(top: Path) -> Seen:
-    fd = os.open(make(top / "file", b"x" * 20_000), os.O_RDWR)
-    seen: list[Seen] = []
-    for mode, offset, length in (
-        *((0, 0, 50_000), (1, 50_000, 50_000), (3, 4096, 8192), (16, 0, 100), (17, 90_000, 5)),
-        *((2, 0, 4096), (3, 0, 0), (3, -1, 5), (0, 0, 1 << 62), (0x40, 0, 4096), (3, 1 << 40, 9)),
-    ):
-        offset_, length_ = ctypes.c_int64(offset), ctypes.c_int64(length)
-        failed = _libc.fallocate64(fd, mode, offset_, length_)
-        seen.append((errno.errorcode[ctypes.get_errno()] if failed else "", os.fstat(fd).st_size))
-    seen += [
-        os.fstat(fd).st_blocks,
-        os.lseek(fd, 0, os.SEEK_HOLE),
-        os.lseek(fd, 4096, os.SEEK_DATA),
-    ]
-    os.close(fd)
-    return seen, (top / "file").read_bytes().count(b"x")
-
-
-@of_kernel
-def syncfs_and_the_rest_of_syncing(top: Path) -> Seen:
-    fd = os.open(make(top / "file", b"x"), os.O_RDWR)
-    seen = [_libc.syncfs(fd), tried(lambda: os.fsync(fd)), tried(lambda: os.fdatasync(fd))]
-    seen.append(_libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), 7))
-    os.close(fd)
+def bits_left(top: Path, changes: Sequence[Callable[[Path], object]]) -> Seen:
+    """Return the mode of a file after each of *changes* by who does not own it, in its group or not."""
+    open_directory(top)
+    seen = []
+    for bits in (0o6777, 0o2767, 0o4777, 0o2777, 0o6666):
+        for number, change in enumerate(changes):
+            for groups in ((), (GROUP,)):
+                path = make(top / "file", bytes(10_000))
+                os.chown(path, USER, GROUP)
+                path.chmod(bits)
+                as_user(OTHER, OTHER, partial(change, path), groups)
+                seen.append((f"{bits:o}", number, groups, mode(path)))
+                path.unlink()
     return seen

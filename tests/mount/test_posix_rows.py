@@ -12,7 +12,7 @@ import pytest
 
 from tests.mount import behaviours_of_limits, behaviours_of_rights, posix_sticky, posix_times
 from tests.mount.behaviours import BEHAVIOURS, Behaviour, Seen, tried
-from tests.mount.behaviours_of_limits import OF_KERNEL
+from tests.mount.behaviours_of_kernel import OF_KERNEL
 from tests.mount.engines import each_engine, each_way
 from tests.mount.posix_attributes import ATTRIBUTES
 from tests.mount.posix_naming import NAMING, NAMING_OF_KERNEL

@@ -105,18 +105,22 @@ class NameRequests:
             self._virtual.forget(number, lookups)
 
     def mknod(self, request: Request) -> bytes:
-        mode, rdev, _, _ = MKNOD_IN.unpack_from(request.buffer, HEADER_SIZE)
+        mode, rdev, umask, _ = MKNOD_IN.unpack_from(request.buffer, HEADER_SIZE)
         name = request.name(HEADER_SIZE + MKNOD_IN.size)
         refuse_virtual(request.node)
-        inode, status = self._names.mknod(self._table[request.node], name, mode, rdev, request)
+        inode, status = self._names.mknod(
+            self._table[request.node], name, mode, rdev, request, umask=umask
+        )
         return entry(status, inode.id, self._valid_s)
 
     def mkdir(self, request: Request) -> bytes:
-        mode, _ = MKDIR_IN.unpack_from(request.buffer, HEADER_SIZE)
+        mode, umask = MKDIR_IN.unpack_from(request.buffer, HEADER_SIZE)
         name = request.name(HEADER_SIZE + MKDIR_IN.size)
         if request.node >= VIRTUAL:
             return virtual_entry(self._virtual.mkdir(request.node, name, request))
-        inode, status = self._names.mkdir(self._table[request.node], name, mode, request)
+        inode, status = self._names.mkdir(
+            self._table[request.node], name, mode, request, umask=umask
+        )
         return entry(status, inode.id, self._valid_s)
 
     def symlink(self, request: Request) -> bytes:

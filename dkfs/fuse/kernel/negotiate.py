@@ -30,6 +30,7 @@ _WANTED: Final = (
     | Init.ATOMIC_O_TRUNC  # the overlay's open saves what O_TRUNC is about to cut off
     | Init.EXPORT_SUPPORT
     | Init.BIG_WRITES
+    | Init.DONT_MASK  # a default ACL takes the place of the umask
     | Init.HAS_IOCTL_DIR
     | Init.DO_READDIRPLUS
     | Init.READDIRPLUS_AUTO
