@@ -109,8 +109,22 @@ def _print(
     print("\n".join(aligned(rows)))
 
 
+def io_text(answer: Mapping[str, object]) -> str:
+    """Return what *answer* says of how files are served."""
+    text = printable(str(answer["io"]))
+    if answer.get("io_rules"):
+        text += f", {number(answer, 'io_rules')} rules for paths"
+    if answer.get("io_why"):
+        asked, why = answer.get("io_asked"), answer["io_why"]
+        what = printable(str(asked)) if asked != answer["io"] else "another mode for some paths"
+        text += f" ({what} was asked for: {printable(str(why))})"
+    return text
+
+
 def _text(key: str, answer: Mapping[str, object]) -> str:
     value = answer[key]
+    if key == "io":
+        return io_text(answer)
     if key == "queued_bytes":
         return size_text(number(answer, key))
     if key == "lag_seconds" and isinstance(value, int | float):

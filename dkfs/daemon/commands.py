@@ -107,7 +107,7 @@ class Commands:
                 await self._said.wait()
 
     async def _status(self, _: Message) -> Message:
-        fs, settings = self._fs, self._settings
+        fs, settings, io = self._fs, self._settings, self._fs.modes.state
         return {
             "pid": os.getpid(),
             "version": __version__,
@@ -115,7 +115,11 @@ class Commands:
             "mountpoint": os.fspath(settings.mountpoint),
             "store": os.fspath(settings.store),
             "engine": self._engine.name,
-            "io": settings.io,
+            "io": io.mode,
+            "io_asked": io.asked,
+            "io_rules": io.rules,
+            "io_why": io.why,
+            "io_opens": io.opens,
             "last": fs.recorder.committed,
             "queued_operations": fs.recorder.queued,
             "queued_bytes": fs.recorder.held_bytes,

@@ -14,6 +14,7 @@ from dkfs.daemon.listener import Listener
 from dkfs.errors import DkfsError
 from dkfs.fuse.engine import Engine
 from dkfs.history.recorder import Commit
+from dkfs.metrics.io import Io
 from dkfs.metrics.registry import Gauges, Metrics, Stored
 from dkfs.metrics.server import Server
 from dkfs.model.ids import Seq
@@ -31,6 +32,13 @@ _ENCODINGS = {  # as metrics call them
 }
 
 log = logging.getLogger(__name__)
+
+
+def _io(fs: FileSystem) -> Io:
+    state = fs.modes.state
+    return Io(
+        mode=state.mode, asked=state.asked, opens=state.opens, watched=len(fs.captures.unseen)
+    )
 
 
 class Service:
@@ -106,6 +114,7 @@ class Service:
             segment_bytes=size.segment_bytes,
             upkeep=self._budget.upkeep() if self._budget else None,
             scrub=self._commands.scrubbing.state() if self._commands else None,
+            io=_io(fs),
         )
 
     def finished(self, complete: bool) -> None:  # noqa: FBT001 - told once, by one caller

@@ -22,6 +22,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from dkfs.metrics.histogram import Histogram
+from dkfs.metrics.io import Io
+from dkfs.metrics.io import families as io_families
 from dkfs.metrics.scrub import Scrub
 from dkfs.metrics.scrub import families as scrub_families
 from dkfs.metrics.upkeep import Upkeep
@@ -57,6 +59,7 @@ class Gauges:
     large_files: int | None = None  # ... those that are stored in chunks
     upkeep: Upkeep | None = None  # None = nobody does any
     scrub: Scrub | None = None  # None = nobody does
+    io: Io | None = None  # None = not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +302,8 @@ class Metrics(Collector):
             yield from upkeep_families(gauges.upkeep)
         if gauges.scrub is not None:
             yield from scrub_families(gauges.scrub)
+        if gauges.io is not None:
+            yield from io_families(gauges.io)
         yield _histogram(
             "dkfs_request_duration_seconds",
             "Time in which a request of the kernel was answered",

@@ -35,7 +35,7 @@ class Modes:
         self._table = table
         self._rules = rules
         self._opens: dict[Inode, Opens] = {}
-        self._kinds: Counter[OpenKind] = Counter()
+        self._kinds: Counter[OpenKind] = Counter(dict.fromkeys(OpenKind, 0))
         self._granted = False
         self._why = ""
         self._refused: set[int] = set()  # devices whose files the kernel does not pass through

@@ -181,6 +181,14 @@ class Names(Creation):
         self._count.change(1)
         return inode, NodeChange(inode.node, status, Link(parent.node, name), None, xattrs)
 
+    def known(self, parent: Inode, name: bytes) -> Inode | None:
+        """Return the known inode that *name* in *parent* leads to; None if there is none."""
+        try:
+            status = os.stat(name, dir_fd=self._table.fd(parent), follow_symlinks=False)
+        except OSError:
+            return None
+        return self._table.get(status)
+
     def _source(self, parent: Inode, name: bytes) -> Inode:
         status = os.stat(name, dir_fd=self._table.fd(parent), follow_symlinks=False)
         return self._table.found(parent, name, status)

@@ -77,7 +77,7 @@ class PassedCaptures(Captures):
         """Note whether a map has stored something since the last write through dkfs: that moves the file's time."""
         watch = self.unseen.get(handle.inode)
         assert watch is not None
-        if watch.seen != stamp_of(os.fstat(handle.fd)):
+        if watch.seen not in (None, stamp_of(os.fstat(handle.fd))):
             watch.blind = True
 
     def after_write(self, handle: Handle) -> None:
@@ -167,7 +167,7 @@ class PassedCaptures(Captures):
         if watch.is_same(status):
             return False
         # Of what is written through dkfs it is known where; it moves the times too.
-        if watch.blind or watch.seen != stamp_of(status):
+        if watch.blind or watch.seen not in (None, stamp_of(status)):
             return True
         return not any(handle.dirty for handle in inode.handles or ())
 

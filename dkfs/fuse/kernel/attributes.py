@@ -20,6 +20,8 @@ from dkfs.fuse.kernel.messages import (
 from dkfs.fuse.kernel.negotiate import Terms
 from dkfs.fuse.kernel.request import (
     HEADER_SIZE,
+    Answer,
+    First,
     Handler,
     Request,
     error,
@@ -45,6 +47,7 @@ class AttributeRequests:
         self._table = fs.table
         self._attributes = fs.attributes
         self._virtual = fs.virtual
+        self._captures = fs.captures
         self._valid_s = int(fs.valid_s)
         self._set_head = SETXATTR_IN
         self._knows_kill = False
@@ -80,7 +83,7 @@ class AttributeRequests:
             return virtual_attributes(self._virtual.getattr(number))
         return attributes(self._attributes.get(self._table[number]), number, self._valid_s)
 
-    def setattr(self, request: Request) -> bytes:
+    def setattr(self, request: Request) -> Answer:
         fields = SETATTR_IN.unpack_from(request.buffer, HEADER_SIZE)
         valid, _, handle, size, _, atime, mtime, _ = fields[:8]
         atime_ns, mtime_ns, _, mode, _, uid, gid, _ = fields[8:]
@@ -88,6 +91,9 @@ class AttributeRequests:
         refuse_virtual(number)
         if size < 0 and valid & _SIZE:
             raise invalid()
+        first = self._captures.before(self._table[number])
+        if first is not None:
+            return First(first)
         new = NewAttributes(
             mode=mode & 0o7777 if valid & _MODE else None,
             uid=uid if valid & _UID else None,

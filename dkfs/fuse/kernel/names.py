@@ -17,6 +17,7 @@ from dkfs.fuse.kernel.messages import (
 from dkfs.fuse.kernel.request import (
     HEADER_SIZE,
     Answer,
+    First,
     Handler,
     Request,
     Work,
@@ -37,6 +38,7 @@ class NameRequests:
         self._fs = fs
         self._table = fs.table
         self._names = fs.names
+        self._captures = fs.captures
         self._virtual = fs.virtual
         self._valid_s = int(fs.valid_s)
         self._missing = no_entry(self._valid_s)
@@ -130,10 +132,13 @@ class NameRequests:
         inode, status = self._names.symlink(self._table[request.node], name, target, request)
         return entry(status, inode.id, self._valid_s)
 
-    def link(self, request: Request) -> bytes:
+    def link(self, request: Request) -> Answer:
         (number,) = LINK_IN.unpack_from(request.buffer, HEADER_SIZE)
         name = request.name(HEADER_SIZE + LINK_IN.size)
         refuse_virtual(number, request.node)
+        first = self._captures.before(self._table[number])
+        if first is not None:
+            return First(first)
         inode, status = self._names.link(
             self._table[number], self._table[request.node], name, request
         )
@@ -161,17 +166,22 @@ class NameRequests:
             self._names.rmdir(self._table[request.node], name, request)
         return b""
 
-    def rename(self, request: Request) -> bytes:
+    def rename(self, request: Request) -> Answer:
         (new_parent,) = RENAME_IN.unpack_from(request.buffer, HEADER_SIZE)
         return self._rename(request, HEADER_SIZE + RENAME_IN.size, new_parent, 0)
 
-    def rename2(self, request: Request) -> bytes:
+    def rename2(self, request: Request) -> Answer:
         new_parent, flags, _ = RENAME2_IN.unpack_from(request.buffer, HEADER_SIZE)
         return self._rename(request, HEADER_SIZE + RENAME2_IN.size, new_parent, flags)
 
-    def _rename(self, request: Request, at: int, new_parent: int, flags: int) -> bytes:
+    def _rename(self, request: Request, at: int, new_parent: int, flags: int) -> Answer:
         old, new = request.two_names(at)
         parent = request.node
         refuse_virtual(parent, new_parent)
+        if self._captures.unseen:
+            found = self._names.known(self._table[parent], old)
+            first = self._captures.before(found) if found is not None else None
+            if first is not None:
+                return First(first)
         self._names.rename(self._table[parent], old, self._table[new_parent], new, flags, request)
         return b""
