@@ -6,6 +6,7 @@ checksum: what is decoded is hashed anyway.
 
 import bz2
 import sys
+import threading
 from typing import Final
 
 from dkfs.errors import CorruptError
@@ -27,9 +28,22 @@ _BZIP2: Final = 2
 _Parameter = zstd.CompressionParameter
 
 
+class _Own(threading.local):
+    """This thread's compressors, by level: one must not be used by two threads at once."""
+
+    def __init__(self) -> None:
+        self.compressors: dict[int, zstd.ZstdCompressor] = {}
+
+
+_own = _Own()
+
+
 def compress(data: bytes, level: int = LEVEL) -> bytes:
     """Return *data* as one frame; for what is very short, *data* itself, for no frame is shorter."""
-    return zstd.compress(data, level) if len(data) >= _WORTH_TRYING else data
+    if len(data) < _WORTH_TRYING:
+        return data
+    compressor = _compressor(level)
+    return compressor.compress(data, compressor.FLUSH_FRAME)
 
 
 def decompress(frame: bytes, length: int) -> bytes:
@@ -92,6 +106,14 @@ def frame_length(frame: bytes) -> int:
     if length is None:
         raise CorruptError(f"zstd frame of {len(frame)} bytes that does not declare its size")
     return length
+
+
+def _compressor(level: int) -> zstd.ZstdCompressor:
+    """Return one at the beginning of a frame: to make it takes longer than 50 KB of random bytes do."""
+    found = _own.compressors.get(level)
+    if found is None:
+        found = _own.compressors[level] = zstd.ZstdCompressor(level)
+    return found
 
 
 def _prefix(reference: bytes) -> tuple[zstd.ZstdDict, int] | None:

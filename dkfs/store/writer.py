@@ -22,9 +22,9 @@ from dkfs.errors import CorruptError, NotFoundError, StoreError
 from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import NodeState
 from dkfs.model.operation import Operation, OpKind, Tag
-from dkfs.store.blobs import BASES_LIMIT, join_delta, split_delta
+from dkfs.store.blobs import BASES_LIMIT, BlobSource, join_delta, split_delta
 from dkfs.store.encoders import choose
-from dkfs.store.index import index_error
+from dkfs.store.index import Index, index_error
 from dkfs.store.restoring import (
     LEAST_WHOLE,
     Chain,
@@ -45,8 +45,10 @@ from dkfs.store.rows import (
     tag_key,
 )
 from dkfs.store.segments import RECORD
+from dkfs.store.side import WriteSide
 from dkfs.store.transaction import Transaction
 
+_LOCATED_MOST: Final = 4096  # locations kept, of 200 bytes each
 _MOVES: Final = frozenset((OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO))
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,11 @@ class Difference(NamedTuple):
 
 class Writer(Transaction):
     """One transaction: reads see its own writes; leaving the block commits, an exception aborts."""
+
+    def __init__(self, index: Index, blobs: BlobSource, side: WriteSide) -> None:
+        """See Transaction."""
+        self._located: dict[BlobId, BlobLocation] = {}
+        super().__init__(index, blobs, side)
 
     def append(
         self,
@@ -187,6 +194,7 @@ class Writer(Transaction):
                 self._forgotten += 1
             elif table == "blobs":
                 self._side.drop(BlobId(key))
+                self._located.pop(BlobId(key), None)
             if table in TABLE_NUMBERS:
                 self._journal.delete(table, key)
         return was_there
@@ -322,6 +330,22 @@ class Writer(Transaction):
         if seq >= last:
             self._last = seq
             self._last_time_ns = codec.log_time_ns(record)
+
+    def location(self, blob: BlobId) -> BlobLocation | None:
+        """See Reader: what is put as a difference is asked for its bases five times."""
+        found = self._located.get(blob)
+        if found is None:
+            found = super().location(blob)
+            if found is not None:
+                if len(self._located) >= _LOCATED_MOST:
+                    self._located.clear()
+                self._located[blob] = found
+        return found
+
+    def _put(self, table: str, key: bytes, record: bytes) -> None:
+        if table == "blobs":
+            self._located.pop(BlobId(key), None)
+        super()._put(table, key, record)
 
     def _read(self, blob: BlobId, location: BlobLocation, *, strict: bool = False) -> bytes:
         plain = self._side.plain

@@ -9,6 +9,7 @@ import lmdb
 import pytest
 
 from dkfs.core import codec
+from dkfs.core.location import LOST, BlobLocation, encode_blob_location
 from dkfs.core.manifest import encode_manifest_node
 from dkfs.errors import CorruptError, NotFoundError, StoreError
 from dkfs.model.ids import ROOT, BlobId, NodeId, Seq
@@ -381,3 +382,19 @@ def test_manifests_and_chunks_are_checked_with_their_file(store: Store) -> None:
         append(writer, {1: state})
 
     assert list(check(store, read_data=True)) == []
+
+
+def test_where_a_blob_is_follows_what_the_transaction_does_to_its_row(store: Store) -> None:
+    with store.write() as writer:
+        elsewhere = BlobLocation(0, 0, 0, 0, LOST)
+        blob = writer.put_blob(b"contents" * 50).blob
+        first = writer.location(blob)
+        writer.put_row("blobs", blob, encode_blob_location(elsewhere))
+        assert writer.location(blob) == elsewhere
+        assert writer.delete_row("blobs", blob)
+        assert writer.location(blob) is None
+        assert writer.put_blob(b"contents" * 50).blob == blob
+        again = writer.location(blob)
+
+    assert first and again
+    assert again.offset > first.offset
