@@ -11,9 +11,10 @@ from collections import Counter
 from typing import NamedTuple
 
 from dkfs.core.io_mode import NO_OPENS, IoMode, IoRules, OpenKind, Opens, decide
-from dkfs.overlay.backing import by_fd
+from dkfs.overlay.backing import by_fd, xattrs_of
 from dkfs.overlay.handles import Handle
 from dkfs.overlay.inodes import Inode, InodeTable
+from dkfs.overlay.privileges import is_plain
 
 log = logging.getLogger(__name__)
 
@@ -90,14 +91,23 @@ class Modes:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if not opens.passed and (not self._granted or self._is_barred(inode, flags)):
             return OpenKind.CACHED
-        # What a write is about to change may not be recorded yet: then dkfs must see it come.
-        is_frozen = not all(frozen.wait_released(0) for frozen in inode.frozen or ())
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
         return decide(
-            self.mode_of(inode),
-            opens,
-            writes=flags & os.O_ACCMODE != os.O_RDONLY,
-            syncs=bool(flags & os.O_DSYNC) or is_frozen,
+            self.mode_of(inode), opens, writes=writes, syncs=writes and self._sees(inode, flags)
         )
+
+    def _sees(self, inode: Inode, flags: int) -> bool:
+        """Return whether dkfs must see each write(2) through an open of *inode* with *flags* come."""
+        if flags & os.O_DSYNC:
+            return True
+        # What it is about to change may not be recorded yet.
+        if not all(frozen.wait_released(0) for frozen in inode.frozen or ()):
+            return True
+        if not inode.plain:
+            # It takes set-id bits away; past dkfs the kernel writes as dkfs's user, who keeps them.
+            fd = self._table.fd(inode)
+            inode.plain = is_plain(os.fstat(fd), xattrs_of(by_fd(fd)))
+        return not inode.plain
 
     def mode_of(self, inode: Inode) -> IoMode:
         """Return the mode that the rules say for *inode*, by the name that it is known by now."""

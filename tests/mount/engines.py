@@ -18,7 +18,7 @@ HYBRID = Way("kernel-hybrid", ("engine=kernel", "io=hybrid"))
 CHECKPOINT = Way("kernel-checkpoint", ("engine=kernel", "io=checkpoint"))
 
 ENGINES = (PYFUSE3, STRICT)
-WAYS = (PYFUSE3, STRICT)
+WAYS = (PYFUSE3, STRICT, HYBRID, CHECKPOINT)
 
 
 def _mark(*ways: Way, torture: tuple[Way, ...] = ()) -> pytest.MarkDecorator:
