@@ -15,7 +15,8 @@ from dkfs.model.operation import OpKind
 # What LMDB has changed goes to new pages, and the old ones of two transactions cannot be used again: so an index has
 # twice as many free pages as a transaction may change.  Of 100,000 versions of 1,000 files it took 493 bytes a version
 # with 1,000 operations in one, 365 with 128, 353 with 64.
-BATCH: Final = 128  # operations in one transaction, at most
+BATCH: Final = 128  # operations in one transaction, unless more than _BACKLOG times as many wait
+_BACKLOG: Final = 16
 
 _BURST: Final = 16  # operations
 _BURST_S: Final = 0.1  # in which so many are a burst
@@ -28,6 +29,14 @@ _ANSWER_S: Final = 0.0003
 _LAG_MOST_S: Final = 1.0  # of the oldest one
 
 Queued = tuple[Pending, float]  # what was appended, and when, in monotonic seconds
+
+
+def most(waiting: int) -> int:
+    """Return how many operations one transaction takes at most if so many are *waiting*.
+
+    On a disk that takes long to sync it takes more, so that the queue does not become longer and longer.
+    """
+    return max(BATCH, waiting // _BACKLOG)
 
 
 class Pace:

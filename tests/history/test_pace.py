@@ -3,7 +3,7 @@
 import pytest
 
 from dkfs.history.change import Pending
-from dkfs.history.pace import Pace, Queued
+from dkfs.history.pace import Pace, Queued, most
 from dkfs.model.ids import NodeId, Seq
 from dkfs.model.operation import NOBODY, Operation, OpKind
 
@@ -73,3 +73,7 @@ def test_nothing_waits_for_longer_than_a_second() -> None:
 
     assert pace.wait_s(queue, NOW + 0.9995) == pytest.approx(0.0005)
     assert pace.wait_s(queue, NOW + 1.0) <= 0
+
+
+def test_a_transaction_takes_more_when_the_recorder_falls_behind() -> None:
+    assert [most(waiting) for waiting in (1, 2000, 2048, 100_000)] == [128, 128, 128, 6250]
