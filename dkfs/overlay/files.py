@@ -122,8 +122,9 @@ class Files:
         handle = self.handles[number]
         if not handle.inode.plain:
             drop(self._journal, handle.inode, handle.fd, handle.origin, kill=kill)
-        if handle.at_end:
-            offset = os.fstat(handle.fd).st_size
+        if handle.at_end and offset < os.fstat(handle.fd).st_size:
+            # A store through a map, which the kernel would have refused if it knew of the flag.
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         if handle.inode.frozen:  # last, because anything recorded may freeze the file
             self._captures.before_change(handle.inode, offset, offset + len(data))
         past = handle.kind is OpenKind.PASSTHROUGH_DIRECT

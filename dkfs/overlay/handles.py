@@ -27,7 +27,7 @@ class Handle:
         self.readable = (flags & os.O_ACCMODE) != os.O_WRONLY
         self.writable = (flags & os.O_ACCMODE) != os.O_RDONLY
         self.append = bool(flags & os.O_APPEND)  # as far as is known, see direct
-        self.at_end = False  # whatever is written goes to the end: the file is append-only
+        self.at_end = False  # what is written goes to the end, wherever it is meant to: the file is append-only
         self.sync = bool(flags & os.O_DSYNC)  # O_SYNC contains O_DSYNC
         self.direct = bool(flags & os.O_DIRECT)  # as far as is known: nobody tells of fcntl(2)
         self.kind = OpenKind.CACHED  # how the kernel serves it
