@@ -26,6 +26,7 @@ _UNSURE: Final = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400
 _UNWRITTEN: Final = 0x800
 
 _SYNC_FILE_RANGE_WRITE: Final = 2
+_NO_ATTRIBUTE: Final = b"user.dkfs.none"
 _STATFS_SIZE: Final = 256  # bytes, at least that of struct statfs, whose first word is the type
 _CACHESTAT: Final = 451  # the system call, on every architecture
 _RANGE: Final = struct.Struct("=QQ")
@@ -94,6 +95,17 @@ def protect(fd: int) -> None:
     Without it a store into a page that is dirty already does not.
     """
     _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+
+def finish_writes(fd: int) -> None:
+    """Wait for every write(2) to the file *fd* that has begun: they hold its lock, which removing an attribute takes.
+
+    A write moves the file's time when it begins, not when it ends.
+    """
+    try:
+        os.removexattr(fd, _NO_ATTRIBUTE)
+    except OSError:
+        pass  # there is no such attribute; the lock was taken all the same
 
 
 def unwritten_pages(fd: int) -> int:

@@ -154,6 +154,7 @@ class Look:
         for attempt in range(_TRIES):
             clones.protect(self._fd)
             asked_ns, status = time.time_ns(), os.fstat(self._fd)
+            clones.finish_writes(self._fd)
             copies = _Copies(self._directory, keeps=not self._is_still)
             try:
                 for piece in self._differing(self._fd, status.st_size):

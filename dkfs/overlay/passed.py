@@ -148,7 +148,8 @@ class PassedCaptures(Captures):
         inode = watch.inode
         assert inode.handles
         status = os.fstat(inode.handles[0].fd)
-        if not status.st_nlink or not self._has_changed(watch, status):
+        is_quiet = watch.is_quiet and watch.blind and not self._takes_older
+        if not status.st_nlink or not (is_quiet or self._has_changed(watch, status)):
             return False
         found = watch.take(status, is_new=self.has_looked or self._takes_older)
         if found is None:
@@ -189,7 +190,8 @@ class PassedCaptures(Captures):
         is_still = watch.last is not None and not is_small and not may_be_written(fd)
         journal = self._journal
         known = None
-        if not is_small and inode.recorded_size and inode.id not in self._missed:
+        is_worth_it = not is_small or watch.is_quiet
+        if is_worth_it and inode.recorded_size and inode.id not in self._missed:
             known = Known(journal.store, journal.recorder, journal.node(inode), inode.last)
         return Look(
             fd,

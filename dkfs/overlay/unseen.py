@@ -38,6 +38,7 @@ class Watch:
         self.inode = inode
         self.writers = 0  # opens for writing that the kernel passes through
         self.blind = False  # since the last look some of them wrote unseen
+        self.is_quiet = False  # a store through a map does not move the file's time: tmpfs
         self.stamp: Stamp | None = None  # of the file as it is recorded; None: not known
         self.seen: Stamp | None = None  # after the last write through dkfs
         self.base = -1  # a clone of it, an fd; -1: none
@@ -45,6 +46,7 @@ class Watch:
         self.looks = 0  # under way
         self._found: tuple[object, Found | OSError] | None = None
         self._mutex = threading.Lock()
+        self._ended = threading.Condition(self._mutex)
         self._is_over = False
         self._recorded = 0  # times
 
@@ -63,6 +65,7 @@ class Watch:
         """Leave what was found, None if the store fails, for the loop's thread; in any thread."""
         with self._mutex:
             self.looks -= 1
+            self._ended.notify_all()
             if found is None:
                 return
             if self._is_over:
@@ -71,6 +74,11 @@ class Watch:
             if self._found is not None:
                 _drop(self._found[1])
             self._found = key, found
+
+    def wait(self) -> None:
+        """Wait until no look is under way."""
+        with self._mutex:
+            self._ended.wait_for(lambda: not self.looks)
 
     def take(self, status: os.stat_result, *, is_new: bool) -> Found | None:
         """Return what was left, None if nothing is that may be recorded; raises OSError, that of the look.
@@ -155,6 +163,7 @@ class Unseen:
         watch = self._watches.get(handle.inode)
         if watch is None:
             watch = self._watches[handle.inode] = Watch(handle.inode)
+            watch.is_quiet = clones.file_system(handle.fd) == clones.TMPFS
             if is_recorded:
                 stamp = self.stamp_now(handle.fd)
                 watch.recorded(stamp, self._base(handle.fd))
