@@ -9,6 +9,7 @@ from dkfs.history.recorder import Recorder
 from dkfs.overlay.attributes import Attributes
 from dkfs.overlay.counting import FileCount
 from dkfs.overlay.files import Files
+from dkfs.overlay.forgotten import Forgotten
 from dkfs.overlay.inodes import InodeTable
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.modes import Modes
@@ -54,6 +55,7 @@ class FileSystem:
         self.valid_s = 0.0 if is_read_only else FOREVER_S
         self.store = store
         self.table = InodeTable(root_fd, committed=lambda: recorder.decided, is_shared=is_read_only)
+        self.forgotten = Forgotten(self.table)
         self.journal = Journal(recorder, store, self.table)
         self.count = FileCount(store, large_above=large_above)
         self.captures = PassedCaptures(self.table, self.journal, self.count)
@@ -85,6 +87,7 @@ class FileSystem:
             inode = self.table[number]
         except OSError:
             return
+        self.forgotten.note(inode)
         self.table.forget(inode, lookups)
 
     def tick(self, older_than_s: float) -> None:

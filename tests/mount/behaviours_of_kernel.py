@@ -5,6 +5,7 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 import struct
 import subprocess
 from collections.abc import Callable
@@ -151,3 +152,54 @@ def changed_by_map(path: Path) -> None:
 @of_kernel
 def set_id_bits_go_with_a_hole_and_stay_with_a_map(top: Path) -> Seen:
     return bits_left(top, [changed_by_hole, changed_by_map])
+
+
+# ---- file handles, which NFS servers and backup programs keep
+
+
+def handle_of(path: Path) -> bytes:
+    buffer = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 136)
+    where = ctypes.c_int()
+    assert _libc.name_to_handle_at(-100, os.fsencode(path), buffer, ctypes.byref(where), 0) == 0
+    return buffer.raw
+
+
+def read_by_handle(top: Path, handle: bytes) -> Seen:
+    directory = os.open(top, os.O_RDONLY)
+    fd = _libc.open_by_handle_at(directory, handle, os.O_RDONLY)
+    os.close(directory)
+    if fd < 0:
+        return errno.errorcode[ctypes.get_errno()]
+    try:
+        status = os.fstat(fd)
+        found: Seen = sorted(os.listdir(fd)) if stat.S_ISDIR(status.st_mode) else os.read(fd, 50)
+        return found, status.st_nlink
+    finally:
+        os.close(fd)
+
+
+def forget() -> None:
+    """Let the kernel forget all inodes that nobody has open."""
+    Path("/proc/sys/vm/drop_caches").write_text("2")
+
+
+@of_kernel
+def handles_lead_to_what_they_led_to(top: Path) -> Seen:
+    (top / "dir" / "below").mkdir(parents=True)
+    make(top / "dir" / "below" / "file", b"contents")
+    make(top / "gone", b"x")
+    names = ("dir", "dir/below", "dir/below/file", "gone")
+    handles = {name: handle_of(top / name) for name in names}
+    seen: list[Seen] = [read_by_handle(top, handle) for handle in handles.values()]
+    forget()
+    seen += [read_by_handle(top, handle) for handle in handles.values()]
+    (top / "gone").unlink()
+    forget()
+    seen.append(read_by_handle(top, handles["gone"]))
+    os.rename(top / "dir" / "below", top / "moved")
+    forget()
+    seen += [read_by_handle(top, handles[name]) for name in names[1:3]]
+    with (top / "moved" / "file").open("rb"):
+        (top / "moved" / "file").unlink()
+        seen.append(read_by_handle(top, handles["dir/below/file"]))
+    return [*seen, read_by_handle(top, handles["dir/below/file"])]

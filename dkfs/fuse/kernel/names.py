@@ -81,8 +81,8 @@ class NameRequests:
         return entry(status, inode.id, self._valid_s)
 
     def _dot(self, number: int, name: bytes) -> bytes:
-        """Answer what only an NFS server asks; the root's directory is the root."""
-        inode = self._table[number]
+        """Answer what only who holds a file handle asks; the root's directory is the root."""
+        inode = self._fs.forgotten.inode(number)
         if name == b"..":
             inode = inode.parent or self._table.root
         status = self._fs.attributes.get(inode)
