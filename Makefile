@@ -16,8 +16,9 @@ DESTDIR ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := acl attr ca-certificates diffutils fish fuse3 gcc git libc6-dev libfuse3-dev make mount pkg-config python3 \
-	python3-bpfcc python3-dev python3-venv rsync sqlite3 strace tar util-linux xdelta3 xz-utils zsh
+PACKAGES := acl attr btrfs-progs ca-certificates diffutils fish fuse3 gcc git libc6-dev libfuse3-dev make mount pkg-config python3 \
+	python3-bpfcc python3-dev python3-venv rsync sqlite3 strace tar util-linux xdelta3 xfsprogs \
+	xz-utils zsh
 # What a built wheel or an installed dkfs needs of these: fuse3, and libfuse3-dev gcc pkg-config python3-dev while installing.
 
 # Suites that look for what is wrong with a file system, and programs that notice; a test whose program is missing is skipped.
