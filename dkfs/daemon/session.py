@@ -71,6 +71,9 @@ def serve(
         fs = _file_system(settings, root_fd, store, recorder)
         service.start(fs)
         for problem in replayed.problems:
+        if settings.noatime:
+            root_fd = backing.not_noticing(root_fd)
+            stack.callback(os.close, root_fd)
             log.warning("replay: %s", problem)
         try:
             with engine.mounted(

@@ -180,6 +180,21 @@ def test_read_only_mount_changes_nothing(unmounted: Mounted) -> None:
         assert tried(attempt) == "EROFS"
 
 
+@pytest.mark.parametrize("option", ["noatime", "atime"])
+def test_noatime_leaves_the_times_of_access_alone(unmounted: Mounted, option: str) -> None:
+    (unmounted.state_dir / "dir").mkdir()
+    (unmounted.state_dir / "dir" / "file").write_bytes(b"contents")
+    for path in (unmounted.state_dir / "dir" / "file", unmounted.state_dir / "dir"):
+        os.utime(path, ns=(1, 2))  # a time of access that any read would renew
+    unmounted.mount(option)
+    directory = unmounted.mountpoint / "dir"
+    (directory / "file").read_bytes()
+    os.listdir(directory)
+    moved = [path.stat().st_atime_ns != 1 for path in (directory / "file", directory)]
+
+    assert moved == [option == "atime"] * 2
+
+
 def test_without_suid_and_dev_neither_works(unmounted: Mounted) -> None:
     unmounted.mount("allow_other")
     os.mknod(unmounted.mountpoint / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
