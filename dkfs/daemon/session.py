@@ -24,6 +24,7 @@ from dkfs.history.replay import ReplayResult, check_reserved, reconcile
 from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Store, is_absent
+from dkfs.store.compact import compact_small
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,18 @@ def serve(
     Calls *on_mounted* once requests are answered.  *lifeline* is an fd: when the other end closes, the
     mount ends.  Raises DkfsError if the mount cannot be made.
     """
+    complete = _serve(settings, on_progress, on_mounted, lifeline)
+    if complete:
+        compact_small(settings.store)
+    return complete
+
+
+def _serve(
+    settings: MountSettings,
+    on_progress: Progress,
+    on_mounted: Callable[[], None],
+    lifeline: int | None,
+) -> bool:
     prepare(settings)
     keep_imports_off(settings.mountpoint)
     raise_limits()
@@ -71,9 +84,6 @@ def serve(
         fs = _file_system(settings, root_fd, store, recorder)
         service.start(fs)
         for problem in replayed.problems:
-        if settings.noatime:
-            root_fd = backing.not_noticing(root_fd)
-            stack.callback(os.close, root_fd)
             log.warning("replay: %s", problem)
         try:
             with engine.mounted(

@@ -18,7 +18,7 @@ from typing import Final
 
 import lmdb
 
-from dkfs.errors import StoreError
+from dkfs.errors import DkfsError, StoreError
 from dkfs.store.index import (
     INDEX_NAME,
     TABLES,
@@ -33,6 +33,11 @@ from dkfs.store.lock import StoreLock
 from dkfs.store.segments import sync_directory
 
 LEAST: Final = 64 * 1024  # bytes: less is not worth a copy
+
+# At the end of a mount: 4 MiB of 6,000 versions become half as much in 0.1 s.
+_SMALL: Final = 4 * 1024 * 1024  # bytes
+_SMALL_LEAST: Final = 16 * 1024  # bytes that come back
+_SMALL_UNUSED: Final = 0.2
 
 _NEW_NAME: Final = f"{INDEX_NAME}.new"
 _BATCH: Final = 100_000  # rows in one transaction
@@ -51,8 +56,22 @@ _BRANCHES: Final = 1.02  # pages in all to leaf pages, and what is left empty at
 log = logging.getLogger(__name__)
 
 
-def compact(store: Path, *, max_unused: float) -> int:
-    """Pack the index of *store* if more than *max_unused* of it comes back; return how many bytes do.
+def compact_small(store: Path) -> int:
+    """Pack the index of *store* if that takes no time worth speaking of; return how many bytes come back.
+
+    Nothing is raised: whatever is in the way, the index is good as it is.
+    """
+    try:
+        if (store / INDEX_NAME).stat().st_size > _SMALL:
+            return 0
+        return compact(store, max_unused=_SMALL_UNUSED, least=_SMALL_LEAST)
+    except (DkfsError, OSError) as exc:
+        log.info("the index of %s is not packed: %s", store, exc)
+        return 0
+
+
+def compact(store: Path, *, max_unused: float, least: int = LEAST) -> int:
+    """Pack the index of *store* if *least* bytes and more than *max_unused* of it come back; return how many do.
 
     0 if somebody has it open, or if there is no room for the copy.  Raises StoreBusyError, StoreError.
     """
@@ -64,11 +83,12 @@ def compact(store: Path, *, max_unused: float) -> int:
             try:
                 _copy(path)
                 after = path.with_name(_NEW_NAME).stat().st_size
-                if not worth(before, after, max_unused=max_unused) or not _replace(path):
+                gain = worth(before, after, max_unused=max_unused, least=least)
+                if not gain or not _replace(path):
                     return 0
             finally:
                 _remove_copy(path)
-            return before - after
+            return gain
     except (lmdb.DiskError, OSError) as exc:
         if isinstance(exc, lmdb.DiskError) or exc.errno == errno.ENOSPC:
             log.warning("no room for a smaller copy of the index %s", path)
@@ -78,10 +98,10 @@ def compact(store: Path, *, max_unused: float) -> int:
         raise index_error(exc) from exc
 
 
-def worth(size: int, packed: int, *, max_unused: float) -> int:
+def worth(size: int, packed: int, *, max_unused: float, least: int = LEAST) -> int:
     """Return how many bytes come back of an index of *size* bytes that has *packed* when packed, 0 if too few."""
     unused = size - packed
-    return unused if unused >= max(LEAST, max_unused * size) else 0
+    return unused if unused >= max(least, max_unused * size) else 0
 
 
 class Packed:

@@ -111,3 +111,17 @@ def test_umount_ends_a_mount_that_another_namespace_still_has(unmounted: Mounted
         finally:
             other.kill()
             other.communicate()
+
+
+def test_a_mount_that_ends_packs_a_small_index(mounted: Mounted) -> None:
+    for step in range(200):
+        with (mounted.mountpoint / f"f{step % 20}").open("w") as file:
+            file.write(f"{step}\n" * 20)
+            file.flush()
+            os.fsync(file.fileno())  # a transaction for each
+    while_mounted = (mounted.store / "index.lmdb").stat().st_size
+
+    mounted.dkfs("umount", mounted.mountpoint)
+
+    assert (mounted.store / "index.lmdb").stat().st_size < while_mounted * 0.8
+    assert mounted.dkfs("check", "--read-data").returncode == 0
