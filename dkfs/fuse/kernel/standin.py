@@ -35,6 +35,10 @@ _SERVED: Final = frozenset(
 _OPCODE: Final = struct.Struct("<4xI")
 _FLAGS: Final = struct.Struct(f"<{IN_HEADER.size}xI")  # of OPEN
 _CHANGES: Final = os.O_ACCMODE | os.O_TRUNC
+_IOCTL: Final = struct.Struct(f"<{IN_HEADER.size + 12}xI")  # the command
+_IOC_WRITE: Final = (
+    1 << 30
+)  # in a command: the caller gives data.  Who asks for a terminal gives none
 
 
 class Loop(Protocol):
@@ -179,4 +183,6 @@ def _is_served(buffer: bytearray, size: int) -> bool:
     (opcode,) = _OPCODE.unpack_from(buffer)
     if opcode == Op.OPEN and size >= _FLAGS.size:
         return not _FLAGS.unpack_from(buffer)[0] & _CHANGES
+    if opcode == Op.IOCTL and size >= _IOCTL.size:
+        return not _IOCTL.unpack_from(buffer)[0] & _IOC_WRITE
     return opcode in _SERVED
