@@ -18,14 +18,15 @@ from hypothesis import HealthCheck, settings
 from tests.mounting import Mounted, mounts_below, wait_for_end, wait_for_no_mount
 
 _RUN_VARIABLE = "DKFS_TEST_RUN"  # in the environment of every process that the tests start
-_ENGINE_VARIABLE = "DKFS_ENGINE"  # every mount that does not say otherwise has this engine
+# Every mount that does not say otherwise has this engine, and this io mode.
+_CHOSEN = frozenset(("DKFS_ENGINE", "DKFS_IO"))
 _RUN = uuid.uuid4().hex
 
 
 def pytest_configure() -> None:
     """Mark the processes that this run starts, and shut out the settings of whoever runs it."""
     for name in [n for n in os.environ if n.startswith(("DKFS_", "DIFFKEEPER_"))]:
-        if name != _ENGINE_VARIABLE:
+        if name not in _CHOSEN:
             del os.environ[name]
     os.environ[_RUN_VARIABLE] = _RUN
     # How long an example takes says something of the machine, not of dkfs.
