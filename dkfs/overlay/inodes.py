@@ -50,10 +50,10 @@ class Inode:
         "unlinked",
     )
 
-    def __init__(self, number: int, status: os.stat_result) -> None:
+    def __init__(self, number: int, status: os.stat_result, device: int) -> None:
         self.id = number  # the kernel's node id
-        self.dev = status.st_dev
-        self.ino = status.st_ino
+        self.dev = device  # a million may be known: the same object in each
+        self.ino = number if number == status.st_ino else status.st_ino
         self.is_dir = (status.st_mode & 0o170000) == 0o040000
         self.fd = -1  # O_PATH, or -1
         self.pinned = False  # the fd is not closed to save fds
@@ -93,7 +93,7 @@ class InodeTable:
         self._is_shared = is_shared
         self._lingering: deque[Inode] = deque()
         status = os.fstat(root_fd)
-        self.root = Inode(ROOT_ID, status)
+        self.root = Inode(ROOT_ID, status, status.st_dev)
         self.root.fd = root_fd
         self.root.pinned = True
         self.root.lookups = 1
@@ -135,7 +135,8 @@ class InodeTable:
         number = self.number(status)
         inode = self._by_id.get(number)
         if inode is None:
-            inode = self._by_id[number] = Inode(number, status)
+            device = parent.dev if parent.dev == status.st_dev else status.st_dev
+            inode = self._by_id[number] = Inode(number, status, device)
             self._place(inode, parent, name)
         elif inode.parent is None and inode is not self.root:
             self._place(inode, parent, name)
@@ -166,12 +167,11 @@ class InodeTable:
 
     def number(self, status: os.stat_result) -> int:
         """Return what the kernel is to call the inode with *status*."""
-        device = self._devices.get(status.st_dev)
-        if device is None:
-            device = self._devices[status.st_dev] = len(self._devices)
-        if not device and status.st_ino == self.root.ino:
+        number = status.st_ino
+        if status.st_dev != self.root.dev:
+            number ^= self._devices.setdefault(status.st_dev, len(self._devices)) << 48
+        elif number == self.root.ino:
             return ROOT_ID
-        number = status.st_ino ^ (device << 48)
         if number >= _SECOND_ONE:  # overlayfs, 9p and others use the high bits
             key = status.st_dev, status.st_ino
             return self._large.setdefault(key, _SECOND_ONE + 1 + len(self._large))
@@ -343,7 +343,7 @@ class InodeTable:
     def nameless(self, fd: int, status: os.stat_result) -> Inode:
         """Return the new inode that *fd*, an O_PATH one, is to hold: it has no name."""
         number = self.number(status)
-        inode = self._by_id[number] = Inode(number, status)
+        inode = self._by_id[number] = Inode(number, status, status.st_dev)
         inode.fd = fd
         inode.pinned = inode.unlinked = True
         self.pinned += 1
