@@ -300,7 +300,8 @@ class Collection:
             raise
         self._at("adopted")
         for batch in self._surveyor.moves():
-            self._swap(batch)
+            while self._swap(batch) is None:
+                self._seen = self._surveyor.refresh()  # a rollback came between
             self._at("rows moved")
 
     def _make_checkpoint(self) -> int:
