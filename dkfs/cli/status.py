@@ -26,6 +26,10 @@ from dkfs.errors import MountError
 from dkfs.model.ids import Seq
 from dkfs.store import Store, verified
 
+_OVER: Final = {
+    "policy": "the policy keeps more; let it keep less, or give more room (dkfs help space)",
+    "writing": "more is being written than can be forgotten so soon",
+}
 _LABELS: Final = (
     ("state_dir", "state directory"),
     ("mountpoint", "mount point"),
@@ -103,10 +107,19 @@ def _print(
     rows = [("state", printable(state))]
     rows += [(label, _text(key, answer)) for key, label in _LABELS if key in answer]
     rows.append(("store size", size_text(sum(stored.values()))))
+    if "budget_bytes" in answer:
+        rows.append(("budget", _budget_text(answer)))
     rows.append(("last scrub", last_text(answer)))
     if answer.get("scrub_running") is True:
         rows.append(("scrub", scrub_lines(answer)[0]))
     print("\n".join(aligned(rows)))
+
+
+def _budget_text(answer: Mapping[str, object]) -> str:
+    text = size_text(number(answer, "budget_bytes"))
+    if answer.get("over_budget") is not True:
+        return text
+    return f"{text}, EXCEEDED: {_OVER.get(str(answer.get('over_budget_reason')), '')}"
 
 
 def io_text(answer: Mapping[str, object]) -> str:

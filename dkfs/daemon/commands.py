@@ -52,6 +52,9 @@ class Commands:
         self._ended = trio.Event()
         self._stopping = 0
         self._said = trio.Event()
+        self.budget_members: Callable[[], dict[str, object]] = (
+            dict  # what the status tells of a budget
+        )
         self._commands: dict[str, Callable[[Message], Awaitable[Message]]] = {
             "status": self._status,
             "flush": self._flush,
@@ -129,6 +132,7 @@ class Commands:
             "inodes": len(fs.table),
             "since": self._since,
             **self.scrubbing.members(),
+            **self.budget_members(),
         }
 
     async def _flush(self, _: Message) -> Message:

@@ -67,6 +67,7 @@ class Maintenance:
         self._depth = depth
         self._doing = ""
         self._is_quiet = False
+        self._paused = 0
         self._busy = trio.Lock()
 
     @asynccontextmanager
@@ -94,11 +95,20 @@ class Maintenance:
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
         """For the length of the block no slice of a maintenance runs."""
-        await trio.to_thread.run_sync(self.slices.acquire)
+        self._paused += 1
         try:
-            yield
+            await trio.to_thread.run_sync(self.slices.acquire)
+            try:
+                yield
+            finally:
+                self.slices.release()
         finally:
-            self.slices.release()
+            self._paused -= 1
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody keeps maintenance out, or wants to."""
+        return self._paused > 0
 
     async def bury(self) -> None:
         """Remove segments that nobody reads any more, if there are some; take the reserve if it is time."""
@@ -195,14 +205,19 @@ def _forget_contents(store: Store, rows: Sequence[Row], pace: forgetting.Pace) -
 class Rest:
     """What happens between two slices, in the thread that works: others go on, and who asked hears how far it is."""
 
-    def __init__(self, say: Say | None = None) -> None:
+    def __init__(
+        self, say: Say | None = None, *, is_hurried: Callable[[], bool] = lambda: False
+    ) -> None:
+        """*is_hurried* tells whether more wait for the end of it than for a rest."""
         self._say = say
+        self._is_hurried = is_hurried
         self._told = self._rested = time.monotonic()
 
     def pause(self, seconds: float) -> None:
         """Rest from a slice that took so long."""
         trio.from_thread.check_cancelled()  # the mount ends: what is left is for another time
-        time.sleep(min(max(_REST_LEAST_S, _REST * seconds), _REST_MOST_S))
+        if not self._is_hurried():
+            time.sleep(min(max(_REST_LEAST_S, _REST * seconds), _REST_MOST_S))
 
     def say(self, what: str, done: int, total: int) -> None:
         """Tell how far *what* is, if that was not told just now."""

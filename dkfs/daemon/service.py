@@ -22,6 +22,7 @@ from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Store
 
 _RECOUNT_S = 10.0
+_FEWER = 8  # times as long as otherwise what stays open waits for a version, near the budget
 _ENCODINGS = {  # as metrics call them
     PLAIN: "none",
     ZSTD: "zstd",
@@ -63,6 +64,7 @@ class Service:
         self._commands = Commands(self._settings, fs, self._engine, stop=self.ending.stop)
         maintenance = self._commands.maintenance
         self._budget = Budget(self._settings, self._store, maintenance, fs.recorder)
+        self._commands.budget_members = self._budget.members
 
     # Called by others
 
@@ -86,6 +88,8 @@ class Service:
                 },
             ),
         )
+        if self._budget is not None:
+            self._budget.stored(counts.stored_bytes, commit.operations)
         if commit.lost:
             self.metrics.count_failed_captures(commit.lost)
 
@@ -145,6 +149,7 @@ class Service:
                 await self._engine.serve()
                 self._ready = False
                 await self._commands.drained()
+                self._budget.let_through()
                 nursery.cancel_scope.cancel()
 
     async def _announce(self, on_mounted: Callable[[], None]) -> None:
@@ -172,7 +177,8 @@ class Service:
     async def _tick(self) -> None:
         """Capture what stays open; a file is captured at most a quarter of the interval late."""
         assert self._fs is not None
+        assert self._budget is not None
         interval_s = self._settings.capture_interval_s
         while True:
             await trio.sleep(interval_s / 4)
-            self._fs.tick(interval_s)
+            self._fs.tick(interval_s * (_FEWER if self._budget.is_pressed else 1))

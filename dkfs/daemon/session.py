@@ -25,6 +25,7 @@ from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Store, is_absent
 from dkfs.store.compact import compact_small
+from dkfs.store.segments import SEGMENT_LIMIT
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ RESERVED = b".dkfs"
 # wait that long for the interpreter (docs/decisions/0003).
 SWITCH_INTERVAL_S = 0.00005
 
+
+_SEGMENT_LEAST = 1 << 20  # bytes
+_SEGMENTS = 16  # that a budget is to have room for
 
 # Hears how far a replay is: files done, files in all, bytes.
 Progress = Callable[[int, int, int], None]
@@ -67,6 +71,9 @@ def _serve(
     raise_limits()
     with ExitStack() as stack:
         root_fd = open_backing(settings, stack)
+        if settings.noatime:
+            root_fd = backing.not_noticing(root_fd)
+            stack.callback(os.close, root_fd)
         store = open_store(settings, stack)
         os.umask(0)  # from here on modes are the application's business
         replayed, seconds = replay(settings, store, root_fd, on_progress=on_progress)
@@ -160,7 +167,21 @@ def open_store(settings: MountSettings, stack: ExitStack) -> Store:
     path = settings.store
     if is_absent(path):
         Store.create(path, hash_algo=settings.hash_algo)
-    return stack.enter_context(Store.open(path, writable=True, encoding=settings.encoding))
+    return stack.enter_context(
+        Store.open(
+            path,
+            writable=True,
+            encoding=settings.encoding,
+            segment_limit=_segment_limit(settings.budget),
+        )
+    )
+
+
+def _segment_limit(budget: int | None) -> int:
+    """Return the size of a full segment: a collection has one of them twice for a while."""
+    if budget is None:
+        return SEGMENT_LIMIT
+    return min(SEGMENT_LIMIT, max(_SEGMENT_LEAST, budget // _SEGMENTS))
 
 
 def replay(

@@ -16,9 +16,10 @@ from typing import NamedTuple
 from dkfs.core.chunking import Chunking
 from dkfs.core.plan import Plan
 from dkfs.errors import DkfsError
+from dkfs.history.batch import Admit, next_batch
 from dkfs.history.change import NameChange, NodeChange, Pending
 from dkfs.history.links import remember
-from dkfs.history.pace import BATCH, Pace, Queued
+from dkfs.history.pace import Pace, Queued
 from dkfs.history.puts import Counts
 from dkfs.history.resolve import Resolver
 from dkfs.model.ids import NodeId, Seq
@@ -91,6 +92,7 @@ class Recorder:
         self._unmended: set[NodeId] = (
             set()
         )  # the nodes of these, until somebody captures all of them
+        self._admit: Admit | None = None
         self._resolver = Resolver(chunking)
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -163,6 +165,10 @@ class Recorder:
     def saved(self, count: int) -> None:
         """Count *count* bytes that frozen contents in the queue hold in addition."""
         self._held_in += count
+
+    def ask_first(self, admit: Admit) -> None:
+        """Have *admit* asked before each transaction from now on, in the recorder's thread; see next_batch()."""
+        self._admit = admit
 
     # Called by anybody.
 
@@ -269,8 +275,8 @@ class Recorder:
 
     def _run(self) -> None:
         while self._await_work():
-            batch = [self._queue[i] for i in range(min(len(self._queue), BATCH))]
             try:
+                batch = next_batch(self._queue, self._admit)
                 report = self._commit(batch)
             except (DkfsError, OSError) as exc:
                 self._failed(exc)

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+
+# Above the budget because the policy keeps all that is left, or because more was written than could be forgotten so soon.
+Over = Literal["", "policy", "writing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +24,7 @@ class Upkeep:
     )
     dead_bytes: int | None = None
     budget_bytes: int | None = None  # None = there is none
-    is_over: bool = False  # the store is above its budget, and the policy keeps all that is left
+    over: Over = ""  # why the store is above its budget
 
 
 def families(upkeep: Upkeep) -> Iterator[Metric]:
@@ -49,8 +53,11 @@ def families(upkeep: Upkeep) -> Iterator[Metric]:
         if value is not None:
             yield GaugeMetricFamily(f"dkfs_store_{name}", text, value=value)
     if upkeep.budget_bytes is not None:
-        yield GaugeMetricFamily(
+        over = GaugeMetricFamily(
             "dkfs_store_over_budget",
-            "1 while the store is above its budget and the policy keeps all that is left",
-            value=upkeep.is_over,
+            "1 while the store is above its budget, by why: the policy keeps more, or too much is being written",
+            labels=("reason",),
         )
+        for reason in ("policy", "writing"):
+            over.add_metric((reason,), upkeep.over == reason)
+        yield over

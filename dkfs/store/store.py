@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -278,10 +278,14 @@ class Store:
 
     def segment_sizes(self) -> dict[int, int]:
         """Return the size of every segment file in bytes, by number; raises StoreError."""
+        sizes: dict[int, int] = {}
         try:
-            return {n: path.stat().st_size for n, path in list_segments(self.segments)}
+            for number, path in list_segments(self.segments):
+                with suppress(FileNotFoundError):  # it went meanwhile
+                    sizes[number] = path.stat().st_size
         except OSError as exc:
             raise StoreError(f"store {self.path} cannot be read: {exc.strerror}") from exc
+        return sizes
 
     def check_segment(self, number: int) -> None:
         """Raise CorruptError unless segment *number* starts with the header it must have."""

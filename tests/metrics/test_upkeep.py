@@ -33,7 +33,7 @@ def test_collections_and_the_budget_are_told(metrics: Metrics, source: SetSource
         live_bytes=100,
         dead_bytes=50,
         budget_bytes=1000,
-        is_over=True,
+        over="policy",
     )
 
     assert told(metrics, source, upkeep) == [
@@ -44,5 +44,6 @@ def test_collections_and_the_budget_are_told(metrics: Metrics, source: SetSource
         "dkfs_store_live_bytes 100.0",
         "dkfs_store_dead_bytes 50.0",
         "dkfs_store_budget_bytes 1000.0",
-        "dkfs_store_over_budget 1.0",
+        'dkfs_store_over_budget{reason="policy"} 1.0',
+        'dkfs_store_over_budget{reason="writing"} 0.0',
     ]

@@ -1,5 +1,6 @@
 """Collecting, pruning and the budget under a mount that is used: nothing is lost, nobody waits, room comes back."""
 
+import json
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,90 @@ def test_a_budget_is_kept(unmounted: Mounted) -> None:
     unmounted.umount()
     checked = unmounted.dkfs("check", "--read-data", check=False)
     assert checked.returncode == 0, checked.stdout
+
+
+def with_budget(place: Mounted, budget: str, policy: str) -> None:
+    config = place.base / "dkfs.toml"
+    config.write_text(f'budget = "{budget}"\n[retention]\n{policy}\n')
+    words = ("mount", place.state_dir, place.mountpoint, "--store", place.store)
+    place.dkfs(*words, "--config", config, "--log-file", place.base / "log")
+
+
+def store_bytes(place: Mounted) -> int:
+    """Return the bytes of all files of the store that count against its budget."""
+    found = 0
+    for file in place.store.rglob("*"):
+        if file.name != "reserve":
+            with suppress(FileNotFoundError):  # it went meanwhile
+                found += file.lstat().st_size
+    return found
+
+
+def test_recording_does_not_pass_the_budget_however_fast_is_written(unmounted: Mounted) -> None:
+    with_budget(unmounted, "16M", "keep-last = 3")
+    stop = threading.Event()
+    sizes: list[int] = []
+    data = b""
+
+    def watch() -> None:
+        while not stop.wait(0.01):
+            sizes.append(store_bytes(unmounted))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for number in range(60):  # as fast as it goes: 3.75 times the budget
+            data = random.Random(number).randbytes(1 << 20)
+            (unmounted.mountpoint / f"f{number % 2}").write_bytes(data)
+        unmounted.umount()
+    finally:
+        stop.set()
+        watcher.join()
+
+    assert max(sizes) <= 16 << 20
+    log = unmounted.dkfs("log", "--json").stdout.splitlines()
+    assert '"version": ' + str(60 * 2) not in log[-1]  # the oldest went
+    unmounted.mount()
+    assert (unmounted.mountpoint / "f1").read_bytes() == data
+    assert unmounted.dkfs("check", "--read-data").returncode == 0
+
+
+def test_what_waits_for_the_recorder_while_it_waits_for_room_is_done(unmounted: Mounted) -> None:
+    with_budget(unmounted, "4M", "keep-last = 2")
+    for number in range(12):
+        data = random.Random(number).randbytes(1 << 20)
+        (unmounted.mountpoint / "file").write_bytes(data)
+        if number % 3 == 0:
+            (unmounted.mountpoint / ".dkfs" / "tags" / f"t{number}").mkdir()
+        elif number % 3 == 1:
+            unmounted.dkfs("rollback", "latest")
+        else:
+            fd = os.open(unmounted.mountpoint / "file", os.O_WRONLY)
+            os.truncate(fd, 100)
+            os.fsync(fd)
+            os.close(fd)
+
+    assert unmounted.dkfs("status").returncode == 0
+
+
+def test_a_policy_that_keeps_more_than_the_budget_is_told_and_recording_goes_on(
+    unmounted: Mounted,
+) -> None:
+    with_budget(unmounted, "2M", "keep-last = 1000")
+    write(unmounted, range(200))
+    deadline = time.monotonic() + 20
+    told: dict[str, object] = {}
+    while told.get("over_budget_reason") != "policy":
+        assert time.monotonic() < deadline, told
+        write(unmounted, range(200, 210))
+        told = json.loads(unmounted.dkfs("status", "--json").stdout)
+
+    assert told["over_budget"] is True
+    assert told["budget_bytes"] == 2 << 20
+    assert "2.0 MiB, EXCEEDED: the policy keeps more" in unmounted.dkfs("status").stdout
+    assert "the policy keeps all that is left" in (unmounted.base / "log").read_text()
+    write(unmounted, range(300, 305))
+    assert shown(unmounted, "f4")[-1] == contents(304)
 
 
 @pytest.fixture
