@@ -180,5 +180,6 @@ class Service:
         assert self._budget is not None
         interval_s = self._settings.capture_interval_s
         while True:
-            await trio.sleep(interval_s / 4)
+            # While nothing is dirty, nothing will be due before a whole interval has gone by.
+            await trio.sleep(interval_s / 4 if len(self._fs.captures) else interval_s)
             self._fs.tick(interval_s * (_FEWER if self._budget.is_pressed else 1))
