@@ -74,7 +74,7 @@ def test_threads_of_sqlite_find_no_damage(
 ) -> None:
     unmounted.mount(*mount_options)
 
-    threads_find_no_damage(unmounted, "walthread[1234]", 1500, 4)
+    threads_find_no_damage(unmounted, "walthread[1234]", 1000, 4)
 
 
 @pytest.mark.torture
