@@ -135,7 +135,7 @@ def _attribute_rows() -> dict[str, Call]:
     return rows | {
         "setxattr XATTR_CREATE": partial(set_attribute, "user.b", b"1", os.XATTR_CREATE),
         "setxattr XATTR_REPLACE": partial(set_attribute, "user.b", b"1", os.XATTR_REPLACE),
-        "setxattr both": partial(set_attribute, "user.c", b"1", 3),
+        "both flags of setxattr": partial(set_attribute, "user.c", b"1", 3),
         "setxattr, a broken ACL": partial(set_attribute, "system.posix_acl_access", b"broken!", 0),
         "setxattr, no ACL": partial(set_attribute, "system.posix_acl_access", b"", 0),
         "fsetxattr O_RDONLY": on_fd(os.O_RDONLY, "setxattr", "user.d", b"1"),

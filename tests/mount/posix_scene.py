@@ -1,7 +1,7 @@
 """A directory with one of everything, and the tables of calls that are made on it by each kind of user.
 
 A call is made on every path of PATHS, one after the other in the same scene: what one of them changes, the next ones
-find changed, on a mount as on a plain directory. What is compared is what each call said, and what is there in the end.
+find changed, on a mount as on a plain directory.  A few calls share a scene, see families(). What is compared is what each call said, and what is there in the end.
 """
 
 import errno
@@ -120,15 +120,45 @@ def said(call: Call, path: bytes) -> object:
         return str(exc)
 
 
-def answers(user: User, scene: Path, call: Call, paths: tuple[bytes, ...]) -> list[object]:
-    """Make *call* for each of *paths*, as *user*, with *scene* as current directory."""
+def families(rows: dict[str, Call]) -> list[dict[str, Call]]:
+    """Return *rows* in groups, each to be made in one scene: what only looks, or changes times, takes nothing from the next."""
+    found: dict[str, dict[str, Call]] = {}
+    for name, call in rows.items():
+        together = [words[0] for words in _TOGETHER if name.startswith(words)]
+        found.setdefault(together[0] if together else name, {})[name] = call
+    return [*found.values()]
+
+
+_TOGETHER = (
+    ("utimensat", "futimens"),
+    ("setxattr", "getxattr", "removexattr", "listxattr", "llistxattr", "fsetxattr"),
+    *(("stat", "lstat", "access", "readlink", "readdir", "chdir", "execve", "bind", "connect"),),
+    *(
+        (
+            "open O_RDONLY",
+            "open O_RDWR",
+            "open O_DIRECT",
+            "open O_NO",
+            "open O_PATH",
+            "open O_SYNC",
+        ),
+    ),
+)
+
+
+def answers(
+    user: User, scene: Path, calls: dict[str, Call], paths: tuple[bytes, ...]
+) -> dict[str, list[object]]:
+    """Make each of *calls* for each of *paths*, as *user*, with *scene* as current directory."""
 
     def work() -> list[object]:
         os.umask(0o022)
         os.chdir(scene)
-        return [said(call, path) for path in paths]
+        return [[said(call, path) for path in paths] for call in calls.values()]
 
-    return in_process(user, work)
+    found = in_process(user, work)
+    assert all(isinstance(answers, list) for answers in found)
+    return dict(zip(calls, found, strict=True))  # type: ignore[arg-type]  # see the line above
 
 
 def in_process(user: User, work: Callable[[], list[object]]) -> list[object]:

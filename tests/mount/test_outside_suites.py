@@ -78,7 +78,7 @@ def test_python_has_the_results_of_a_plain_directory(place: Mounted, modules: st
 # ---- suites for file systems
 
 
-@each_engine
+@first_way_others_long
 @pytest.mark.parametrize(
     ("names", "seconds"),
     [
@@ -111,15 +111,18 @@ FIO_ENGINES = (
     *("sync", "psync", "psync --direct=1", "libaio --direct=1 --iodepth=8", "io_uring"),
     *("io_uring --direct=1 --iodepth=8", "mmap"),
 )
-FIO_WAYS = ("--rw=write --bs=64k", "--rw=randwrite --bs=4k --fsync=32")
+FIO_ALL_WAYS = "--rw=randrw --bs=4k-32k --numjobs=2"
+FIO_WAYS = ("--rw=write --bs=64k", "--rw=randwrite --bs=4k --fsync=32", FIO_ALL_WAYS)
 
 
 @each_way
-@pytest.mark.parametrize("size", ["2m", long("24m")])
-def test_fio_reads_what_it_wrote(place: Mounted, size: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "ways"), [("2m", (FIO_ALL_WAYS,)), long("24m", FIO_WAYS)], ids=["short", "long"]
+)
+def test_fio_reads_what_it_wrote(place: Mounted, size: str, ways: tuple[str, ...]) -> None:
     need("fio")
     for number, engine in enumerate(FIO_ENGINES):
-        for how in (*FIO_WAYS, "--rw=randrw --bs=4k-32k --numjobs=2"):
+        for how in ways:
             words = f"{FIO} --name=x{number} --size={size} --ioengine={engine} {how}"
             run(words, place.mountpoint, seconds=200)
 
