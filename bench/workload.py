@@ -60,6 +60,7 @@ class Workload(ABC):
     unit: ClassVar[str]
     more_is_better: ClassVar[bool] = True
     targets: ClassVar[tuple[Target, ...]] = ()
+    needs: ClassVar[str | None] = None  # a program; without it this is left out
     changes: ClassVar[bool] = True  # run() makes versions
     records_only: ClassVar[bool] = False  # measured on peers with a history only
     not_on: ClassVar[frozenset[str]] = frozenset()  # peers that cannot do it, by name

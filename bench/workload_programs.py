@@ -37,6 +37,7 @@ class UntarXz(Workload):
     """The same as it is published: what is unpacked has to be decompressed first."""
 
     name = "untar-xz"
+    repetitions = 1
     title = "untar of that tree from a .tar.xz"
     unit = "s"
     more_is_better = False
@@ -82,6 +83,7 @@ class NpmInstall(Workload):
     """Packages that lie on the disk; nothing is asked of a network."""
 
     name = "npm-install"
+    needs = "npm"
     title = "npm install of a small project"
     unit = "s"
     more_is_better = False
@@ -162,7 +164,7 @@ class Make(Workload):
     unit = "s"
     more_is_better = False
     targets = (of_raw(1.3, PYFUSE3), of_raw(1.1, KERNEL))
-    counts = (40, 16, 2)  # files
+    counts = (24, 12, 2)  # files
 
     def setup(self, place: Path, peer: Peer) -> None:
         materials.write_c_project(place, self.count)
