@@ -11,6 +11,7 @@ import trio
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.service import Service
 from dkfs.errors import CorruptError, StoreError
+from dkfs.fuse.engine import choose
 from dkfs.history import content, frozen
 from dkfs.history.tree import Tree
 from dkfs.model.ids import Seq
@@ -251,7 +252,7 @@ def test_a_store_that_cannot_be_counted_does_not_end_the_mount(
 
     monkeypatch.setattr(world.fs.count, "count", damaged)
     settings = MountSettings(state_dir=world.state, mountpoint=world.state, store=world.store.path)
-    service = Service(settings, world.store, version="0")
+    service = Service(settings, world.store, choose("auto"), version="0")
     service.start(world.fs)
 
     async def count() -> None:
