@@ -10,9 +10,9 @@ exit status:
 """
 
 import argparse
-import sys
 from typing import Final
 
+from dkfs.cli.appearing import standard_output
 from dkfs.cli.output import printable
 from dkfs.cli.parser import Parser, new_parser
 from dkfs.cli.reading import Reading, reading
@@ -50,5 +50,6 @@ def _print(view: Reading, place: str) -> None:
         raise UsageError(f"{printable(path) or '/'} is a {kind} at version {seq}, expected a file")
     check_kept(state, path, seq)
     content = contents(view.reader, state)
-    for offset in range(0, content.size, _PIECE):
-        sys.stdout.buffer.write(content.read(view.reader, offset, _PIECE))
+    with standard_output() as out:
+        for offset in range(0, content.size, _PIECE):
+            out.write(content.read(view.reader, offset, _PIECE))

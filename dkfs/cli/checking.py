@@ -211,10 +211,13 @@ def summary_text(found: Found) -> str:
         f"{_many(counts.versions, 'version')}, {_many(counts.states, 'state')},"
         f" {_many(counts.blobs, 'blob')} in {_many(counts.segments, 'segment')}"
     )
-    if counts.read_blobs:
+    is_complete = found.is_structure_checked and found.at is None
+    if counts.read_blobs or (found.is_structure_checked and found.at is not None):
         looked += f", {size_text(counts.read_bytes)} of {size_text(counts.stored_bytes)} read"
     if not found.damages:
-        return f"{looked}: no damage"
+        return (
+            f"{looked}: no damage" if is_complete else f"{looked}, then stopped: no damage so far"
+        )
     known = f", {found.known} of them known to be lost" if found.known else ""
     reach = f"; {_many(found.paths, 'path')} affected"
     return f"{looked}: {_many(len(found.damages), 'damage')}{known}{reach}"

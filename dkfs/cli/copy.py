@@ -11,14 +11,17 @@ exit status:
 
 import argparse
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from dkfs.cli.asking import ask
+from dkfs.cli.location import Location
 from dkfs.cli.output import emit, printable
 from dkfs.cli.parser import Parser, add_dry_run, new_parser
 from dkfs.cli.progress import Progress
 from dkfs.cli.reading import Reading, reading
 from dkfs.cli.receive import sum_up
-from dkfs.errors import UsageError
+from dkfs.errors import NotMountedError, UsageError
 from dkfs.history.replica import EMPTY, token_of
 from dkfs.history.stream_in import Receiver
 from dkfs.history.stream_out import Sender, start_of
@@ -42,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     with reading(args) as view, Store.open(view.location.store, writable=False) as store:
         if target.is_relative_to(view.location.store):
             raise UsageError(f"{printable(str(target))} lies in the store: expected another one")
+        _expect_elsewhere(target, view.location)
         start = _start(view, store, target)
         end = max(start, view.version(args.to) if "to" in args else view.reader.last)
         if "dry_run" in args:
@@ -54,6 +58,18 @@ def run(args: argparse.Namespace) -> int:
             result = receiver.run(sender.items())
     sum_up(args, result, target, "copied")
     return 0
+
+
+def _expect_elsewhere(target: Path, location: Location) -> None:
+    """Raise UsageError if the copy would be recorded into what it is a copy of."""
+    with suppress(NotMountedError):
+        answer = ask(location.store, "status")
+        for key in ("mountpoint", "state_dir"):
+            if target.is_relative_to(os.path.realpath(str(answer[key]))):
+                raise UsageError(
+                    f"{printable(str(target))} lies in {printable(str(answer[key]))}, which is recorded"
+                    " into the store that is copied: expected it elsewhere"
+                )
 
 
 def _start(view: Reading, store: Store, target: Path) -> Seq:

@@ -20,7 +20,6 @@ exit status:
 
 import argparse
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from dkfs.cli.appearing import replacing, standard_output
 from dkfs.cli.output import emit, note, printable, size_text, status_of_problems
 from dkfs.cli.parser import Parser, new_parser
 from dkfs.cli.progress import Progress
@@ -131,24 +131,12 @@ def _is_new(path: str) -> bool:
 def _output(args: argparse.Namespace) -> Iterator[BinaryIO]:
     """Open where it goes; a regular file appears under its name at the end, or not at all."""
     if "output" not in args:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with standard_output() as out:
+            yield out
         return
     if not _is_new(args.output):
         with open(args.output, "wb") as file:
             yield file
         return
-    path = Path(args.output)
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
-    try:
-        try:
-            file = temporary.open("xb")
-        except OSError as exc:
-            exc.filename = args.output  # and not a name that nobody has heard of
-            raise
-        with file:
-            yield file
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(Path(args.output)) as file:
+        yield file

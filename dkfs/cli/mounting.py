@@ -39,7 +39,7 @@ def add_flags(parser: Parser) -> None:
     group.add_argument("--log-file", metavar="FILE", help="log there, not on stderr")
     for seed in SEED_FLAGS:
         if seed.flag:
-            shown = seed.help or argparse.SUPPRESS
+            shown = seed.help or seed.shown or argparse.SUPPRESS
             if seed.is_bool:
                 group.add_argument(f"--{seed.flag}", action=Switch, metavar="[=BOOL]", help=shown)
             else:

@@ -99,13 +99,33 @@ def run(args: argparse.Namespace) -> int:
             )
             if not wish.dry_run:
                 wish = replace(wish, on_action=None)
-            result = restore(view.reader, seq, path, target, wish)
+            result = _restored(view, seq, path, target, wish)
     for line in (*result.left_out, *result.problems):
         note(f"dkfs: {line}")
     if result.left_out:
         note("dkfs: what is left out comes with --privileged")
+    if result.owners_kept:
+        count = result.owners_kept
+        what = (
+            "1 entry has another owner or group than it had:"
+            if count == 1
+            else f"{count} entries have other owners or groups than they had:"
+        )
+        note(f"dkfs: {what} only root may give them")
     _sum_up(args, seq, result)
     return status_of_problems(len(result.problems), result.damaged)
+
+
+def _restored(view: Reading, seq: Seq, path: bytes, target: Path, wish: Wish) -> Result:
+    try:
+        return restore(view.reader, seq, path, target, wish)
+    except KeyboardInterrupt:
+        if not wish.dry_run and os.path.lexists(target):
+            note(
+                f"dkfs: interrupted: {printable(str(target))} has a part of it;"
+                " the same command with --overwrite if-changed goes on"
+            )
+        raise
 
 
 def _selection(args: argparse.Namespace) -> Selection:
@@ -150,6 +170,7 @@ def _sum_up(args: argparse.Namespace, seq: Seq, result: Result) -> None:
             verified=result.verified,
             bytes=result.bytes_written,
             problems=len(result.problems),
+            owners_kept=result.owners_kept,
             dry_run=dry_run,
         )
         return

@@ -37,12 +37,20 @@ def chunking_of(given: Layer) -> Chunking:
     threshold = default.threshold
     if "chunk_threshold" in given:
         threshold = size(given["chunk_threshold"], unit=_MIB)
-    average = _within(average, AVERAGE, "--chunk-avg")
+    average = _within(average, AVERAGE, "--chunk-avg" if "chunk_avg" in sizes else "")
     return Chunking(
         enabled=boolean(given.get("enable_chunking", Given("true", "default enable_chunking"))),
-        minimum=_within(minimum, (MINIMUM[0], min(MINIMUM[1], average - MARGIN)), "--chunk-min"),
+        minimum=_within(
+            minimum,
+            (MINIMUM[0], min(MINIMUM[1], average - MARGIN)),
+            "--chunk-min" if "chunk_min" in sizes else "",
+        ),
         average=average,
-        maximum=_within(maximum, (max(MAXIMUM[0], average), MAXIMUM[1]), "--chunk-max"),
+        maximum=_within(
+            maximum,
+            (max(MAXIMUM[0], average), MAXIMUM[1]),
+            "--chunk-max" if "chunk_max" in sizes else "",
+        ),
         threshold=_within(threshold, (0, PIECE), "--chunk-threshold"),
     )
 
@@ -81,8 +89,9 @@ def _three(sizes: dict[str, int], default: Chunking) -> tuple[int, int, int]:
 
 
 def _within(value: int, bounds: tuple[int, int], flag: str) -> int:
+    """Return *value* as near as *bounds* allow; say so of what was given by *flag*, empty: by none."""
     taken = min(max(value, bounds[0]), bounds[1])
-    if taken != value:
+    if taken != value and flag:
         log.warning("%s %d is taken as %d, the nearest that can be done", flag, value, taken)
     return taken
 

@@ -21,6 +21,7 @@ class SeedFlag:
     same: str | None = None  # the value that says what this release does; None: all are refused
     is_bool: bool = False
     help: str | None = None  # what it does here; see config/contents.py
+    shown: str | None = None  # in the help, although there is only one value
 
     @property
     def name(self) -> str:
@@ -60,7 +61,12 @@ CONTENT_FLAGS: Final = (
 
 SEED_FLAGS: Final = (
     *CONTENT_FLAGS,
-    SeedFlag("dedup-scope", "DEDUP_SCOPE", "container"),
+    SeedFlag(
+        "dedup-scope",
+        "DEDUP_SCOPE",
+        "container",
+        shown="container: equal contents are stored once in each store (cluster comes later)",
+    ),
     _switch("enable-ebpf", "ENABLE_EBPF", "false"),
     SeedFlag("ebpf-program", "EBPF_PROGRAM"),
     _switch("fallback-fsnotify", "EBPF_FALLBACK_FSNOTIFY", "false"),

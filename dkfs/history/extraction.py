@@ -17,7 +17,7 @@ from dkfs.history.existing import IN_THE_WAY, Inode, Match
 from dkfs.history.fill import Source
 from dkfs.history.level import Item, Level
 from dkfs.history.links import Place
-from dkfs.history.metadata import is_settled, settle
+from dkfs.history.metadata import OwnerRefused, is_settled, settle
 from dkfs.history.outcome import Tally
 from dkfs.history.places import Directories, check_name
 from dkfs.history.removal import Remover
@@ -375,4 +375,7 @@ class Extraction:
         return str(exc) if isinstance(exc, NotFoundError) else self.tally.problem(exc)
 
     def _report(self, path: bytes, what: str) -> None:
+        if isinstance(what, OwnerRefused):
+            self.tally.owners_kept += 1
+            return
         self.tally.problems.append(f"{shown(path)}: {what}")

@@ -99,6 +99,12 @@ def is_settled(
     return {n: v for n, v in there.items() if n in xattrs or n not in _KEPT_XATTRS} == xattrs
 
 
+class OwnerRefused(str):
+    """The problem that who is not root cannot give files to others: cp -p, tar and restic make none of it."""
+
+    __slots__ = ()
+
+
 def settle(
     handle: Handle, state: NodeState, xattrs: Mapping[bytes, bytes], *, fresh: bool
 ) -> list[str]:
@@ -139,7 +145,9 @@ def _set_owner(handle: Handle, uid: int, gid: int, problems: list[str]) -> None:
     except OSError as exc:
         if exc.errno not in _PERMISSION | _UNSUPPORTED:
             raise
-        problems.append(f"owner {uid}:{gid} not set: {exc.strerror}")
+        text = f"owner {uid}:{gid} not set: {exc.strerror}"
+        is_usual = exc.errno == errno.EPERM and os.geteuid() != 0
+        problems.append(OwnerRefused(text) if is_usual else text)
         try:
             os.chown(handle, -1, gid)  # one may give a file to a group that one is in
         except OSError as second:

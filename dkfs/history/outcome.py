@@ -21,6 +21,7 @@ class Result:
     kept: int = 0  # files that were there and were to stay
     left_out: tuple[str, ...] = ()  # for people: what is not made unless it is asked for
     verified: int = 0  # files that were read again
+    owners_kept: int = 0  # nodes that are whoever made them's, who may not give them away
 
 
 class Tally:
@@ -28,7 +29,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.created = self.removed = self.rewritten = self.attributes = self.bytes_written = 0
-        self.damaged = self.kept = self.verified = 0
+        self.damaged = self.kept = self.verified = self.owners_kept = 0
         self.problems: list[str] = []
         self.left_out: list[str] = []
         self.failed: set[NodeId] = set()
@@ -47,6 +48,7 @@ class Tally:
             self.kept,
             tuple(self.left_out),
             self.verified,
+            self.owners_kept,
         )
 
     def problem(self, exc: DkfsError | OSError) -> str:

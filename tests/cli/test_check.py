@@ -236,6 +236,8 @@ def test_a_check_that_was_stopped_says_so(
     second = dkfs("check", "--read-data", "--max-duration", "1s", "--store", place)
 
     assert "the next check goes on there" in first.err
+    assert "KiB read, then stopped: no damage so far" in first.out
+    assert "then stopped" not in second.out or second.err
     assert second.lines[0].startswith("going on at segment ")
 
 
@@ -244,6 +246,7 @@ def test_a_check_without_time_looks_at_little(dkfs: Dkfs, place: Path) -> None:
 
     assert result.status == 0
     assert "stopped before everything but the data was looked at" in result.err
+    assert "then stopped: no damage so far" in result.out
 
 
 # ---- who may

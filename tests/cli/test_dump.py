@@ -135,3 +135,48 @@ def test_a_place_that_is_not_there_is_named_as_it_was_given(
     result = dkfs("dump", "4", "--archive", "tar", "-o", out, "--store", store)
 
     assert (result.status, result.err) == (1, f"dkfs: {out}: No such file or directory\n")
+
+
+@pytest.mark.parametrize("words", [("dump", "4", "--archive", "tar"), ("cat", "4:etc/app.conf")])
+def test_where_it_could_not_be_written_is_named(store: Path, words: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dkfs", *words, "--store", store],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            text=True,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr == "dkfs: standard output: No space left on device\n"
+
+
+def test_a_dump_that_is_killed_leaves_nothing(store: Path, tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from dkfs.cli.appearing import replacing\n"
+        "from pathlib import Path\n"
+        "with replacing(Path(sys.argv[1])) as file:\n"
+        "    file.write(b'x' * 100_000)\n"
+        "    file.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    place = tmp_path / "out"
+    place.mkdir()
+    subprocess.run([sys.executable, "-c", script, place / "a.tar"], check=False)
+
+    assert os.listdir(place) == []
+
+
+def test_a_dump_takes_the_place_of_a_file_at_once(dkfs: Dkfs, store: Path, tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    place.mkdir()
+    target = place / "file"
+    target.write_text("before")
+    with open(target, "rb") as before:
+        assert dkfs("dump", "4:etc/app.conf", "-o", target, "--store", store).status == 0
+        assert before.read() == b"before"
+
+    assert target.read_bytes() == b"port=8080\n"
+    assert os.listdir(place) == ["file"]

@@ -40,3 +40,9 @@ def test_an_unknown_topic_is_not_found_and_what_there_is_is_named(
 
     assert (result.status, result.out) == (3, "")
     assert f"no help on {topic}, expected one of promises, " in result.err
+
+
+def test_a_flag_with_one_value_only_is_explained_if_others_are_to_come(
+    dkfs: Dkfs, docs: Path
+) -> None:
+    assert "--dedup-scope VALUE" in dkfs("mount", "--help").out

@@ -1,10 +1,16 @@
 """dkfs restore."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from dkfs.cli import restore as command
 from tests.cli.conftest import Dkfs
+from tests.mounting import CHECKOUT
 
 
 def test_restore_copies_a_version_out_and_sums_up(dkfs: Dkfs, store: Path, tmp_path: Path) -> None:
@@ -150,3 +156,49 @@ def test_a_device_is_left_out_named_and_no_failure(dkfs: Dkfs, store: Path, tmp_
         result.err
     )
     assert result.out.endswith("(1 left out)\n")
+
+
+def test_a_restore_that_is_interrupted_says_what_it_left(
+    dkfs: Dkfs, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        (tmp_path / "out").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "restore", interrupted)
+    result = dkfs("restore", "4:etc", "--target", tmp_path / "out", "--store", store)
+
+    assert result.status == 130
+    assert result.err == (
+        f"dkfs: interrupted: {tmp_path / 'out'} has a part of it;"
+        " the same command with --overwrite if-changed goes on\n"
+    )
+
+
+@pytest.mark.root
+def test_who_may_give_files_to_nobody_is_told_once_and_gets_his_own(
+    store: Path, open_dir: Path
+) -> None:
+    copy = open_dir / "store"
+    shutil.copytree(store, copy)
+    for path in [copy, *copy.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    target = open_dir / "out"
+    os.chown(open_dir, 65534, 65534)
+    done = subprocess.run(
+        [sys.executable, "-m", "dkfs", "restore", "4", "--target", target, "--store", copy],
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        cwd="/",
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (
+        "entries have other owners or groups than they had: only root may give them" in done.stderr
+    )
+    assert (target / "etc" / "app.conf").read_bytes() == b"port=8080\n"

@@ -110,3 +110,10 @@ def test_what_makes_no_sense_of_chunks_is_an_error(given: dict[str, str]) -> Non
 def test_what_makes_no_sense_of_encoding_is_an_error(given: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="expected"):
         encoding_of(layer(**given))
+
+
+@pytest.mark.expect_logs("--chunk-min 1073741824 is taken as")
+def test_only_what_was_given_is_said_to_be_taken_as_something_else() -> None:
+    taken = chunking_of(layer(chunk_min="1G"))
+
+    assert taken.minimum < taken.average <= taken.maximum

@@ -66,3 +66,13 @@ def test_a_mount_of_a_replica_is_the_end_of_receiving(mounted: Mounted, open_dir
 
     assert result.returncode == 2
     assert "which did not come from its source" in result.stderr
+
+
+@pytest.mark.parametrize("where", ["mountpoint", "state_dir"])
+def test_a_store_is_not_copied_into_what_is_recorded_into_it(mounted: Mounted, where: str) -> None:
+    target = getattr(mounted, where) / "copy"
+    done = mounted.dkfs("copy", "--to-store", target, check=False)
+
+    assert done.returncode == 2
+    assert "which is recorded into the store that is copied: expected it elsewhere" in done.stderr
+    assert not target.exists()
