@@ -52,6 +52,18 @@ def mount(device: int, source: str, target: bytes, options: set[str]) -> None:
         raise _failed()
 
 
+_IN_MEMORY: Final = frozenset((0x01021994, 0x858458F6))  # tmpfs, ramfs: linux/magic.h
+_STATFS_SIZE: Final = 120  # bytes, of struct statfs; f_type, a long, comes first
+
+
+def is_in_memory(fd: int) -> bool:
+    """Return whether the file system of *fd* keeps files in memory only; raises OSError."""
+    buffer = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _libc.fstatfs(fd, buffer) != 0:
+        raise _failed()
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], "little") in _IN_MEMORY
+
+
 def syncfs(fd: int) -> None:
     """Make everything on the file system of *fd*, not an O_PATH one, durable; raises OSError."""
     if _libc.syncfs(fd) != 0:

@@ -2,10 +2,12 @@
 
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -342,3 +344,22 @@ def test_a_stand_in_that_is_stuck_too_has_a_stand_in(
     thawed.set()
 
     assert [kernel.reply(number)[0] for number in slow] == [0, 0]
+
+
+def test_a_read_of_what_is_in_memory_is_answered_by_the_loop_itself(tmp_path: Path) -> None:
+    shared = Path("/dev/shm")
+    if not shared.is_dir():
+        pytest.skip("needs a tmpfs")
+    for directory in (tmp_path, Path(tempfile.mkdtemp(dir=shared))):
+        with served(directory) as kernel:
+            node, handle = kernel.create(b"file")
+            kernel.ask(Op.WRITE, node, write_body(handle, b"data"))
+            answers = [
+                kernel.ask(Op.READ, node, wire.READ.pack(handle, 0, 10, 0, 0, 0, 0))
+                for _ in range(5)
+            ]
+
+            assert answers == [(0, b"data")] * 5
+            threads = {thread.name for thread in threading.enumerate()}
+            assert ("dkfs-worker" in threads) == (directory != tmp_path)  # for the first read only
+    shutil.rmtree(directory)
