@@ -38,6 +38,7 @@ class Foreground(Mounted):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # ^C is for the bench, which unmounts it
             )
         deadline_s = time.monotonic() + _PATIENCE_S
         while not is_mount_point(self.directory):
