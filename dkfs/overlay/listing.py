@@ -18,7 +18,6 @@ _HEAD = struct.Struct("=QqHB")  # struct linux_dirent64: d_ino, d_off, d_reclen,
 _NAME_AT = _HEAD.size
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_buffer = ctypes.create_string_buffer(_ROOM)  # the overlay is called by one thread
 
 
 class Listed(NamedTuple):
@@ -61,11 +60,14 @@ class Window:
 
 
 def _read(fd: int) -> Iterator[Listed]:
-    size = _libc.getdents64(fd, _buffer, _ROOM)
+    buffer = ctypes.create_string_buffer(
+        _ROOM
+    )  # not shared: others may read while a disk keeps us here
+    size = _libc.getdents64(fd, buffer, _ROOM)
     if size < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
-    data = _buffer.raw[:size]
+    data = ctypes.string_at(buffer, size)
     at = 0
     while at < size:
         _, after, length, _ = _HEAD.unpack_from(data, at)
