@@ -67,6 +67,12 @@ class StoreBusyError(StoreError):
     errno = errno.EBUSY
 
 
+class UnreadableError(DkfsError):
+    """A file of the backing directory cannot be read, so what it holds is not recorded."""
+
+    errno = errno.EIO
+
+
 class SameProcessError(StoreBusyError):
     """A process of another pid namespace that has the number of this one has entered itself as a reader."""
 

@@ -8,10 +8,12 @@ the byte: what lies between them is in the store already.
 import os
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from dkfs.core.extents import Range, within
+from dkfs.errors import UnreadableError
 from dkfs.history.reading import never_noticed, next_data, next_hole, read_exactly, unnoticed
 
 # Copied at once up to here (a read of 1 MiB from the page cache takes 0.1 ms), read later above.
@@ -122,6 +124,14 @@ class FrozenParts(FrozenBytes):
         self.held = sum(map(len, self._data))
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise UnreadableError(f"the file cannot be read: {exc.strerror}") from exc
+
+
 class FrozenFile:
     """See Frozen: read later from an fd of its own; before_change() saves what is about to go.
 
@@ -185,7 +195,7 @@ class FrozenFile:
         first, _ = self.ranges[bisect_right(self.ranges, (start, self.size)) - 1]
         parts: list[bytes] = []
         while start < end:
-            with self._lock:
+            with self._lock, _readable():
                 part = self._read(first, start, end)
             parts.append(part)
             start += len(part)
@@ -193,7 +203,7 @@ class FrozenFile:
 
     def next_data(self, start: int, end: int) -> int:
         """See Frozen."""
-        with self._lock:
+        with self._lock, _readable():
             # What was saved counts as data: since then the file may have got a hole there, or lost one.
             index = bisect_right(self._order, start)
             if index:

@@ -331,7 +331,8 @@ class Recorder:
         now = time.monotonic()
         with self._condition:
             self._lost.update(lost)
-            self._unmended.update(lost.values())
+            # To read again what cannot be read helps nobody; the next change of the file tries.
+            self._unmended.update(set(lost.values()) - self._resolver.unreadable)
         return Commit(
             seq=batch[-1][0].seq,
             operations=len(batch),

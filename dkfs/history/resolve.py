@@ -10,7 +10,7 @@ from dataclasses import replace
 from dkfs.core import codec
 from dkfs.core.chunking import Chunking
 from dkfs.core.location import LOST, BlobLocation, encode_blob_location
-from dkfs.errors import CorruptError, NotFoundError
+from dkfs.errors import CorruptError, NotFoundError, UnreadableError
 from dkfs.history.change import NodeChange, Pending, attr_of
 from dkfs.history.frozen import Frozen
 from dkfs.history.intake import take_changed
@@ -40,6 +40,7 @@ class Resolver:
         self._writer: Writer | None = None
         self.counts = Counts()
         self._lost: list[NodeId] = []
+        self.unreadable: set[NodeId] = set()  # whose contents the backing directory does not give
 
     def begin(self, batch: Iterable[Pending]) -> None:
         """Start the transaction of *batch*: count from zero."""
@@ -126,23 +127,25 @@ class Resolver:
                 self._chunking,
             )
         except CorruptError as exc:
-            return self._lose(writer, change, exc), False
+            self.unreadable.discard(change.node)
+            why = f"what it was before is damaged, so this version of it is not recorded: {exc}"
+            return self._lose(writer, change, why), False
+        except UnreadableError as exc:
+            self.unreadable.add(change.node)
+            return self._lose(writer, change, f"this version of it is not recorded: {exc}"), False
+        self.unreadable.discard(change.node)
         if frozen.size > self._chunking.threshold:
             counts.chunked_s.append(time.perf_counter() - started_s)
         return content.blob, content.is_manifest
 
-    def _lose(self, writer: Writer, change: NodeChange, exc: CorruptError) -> BlobId:
+    def _lose(self, writer: Writer, change: NodeChange, why: str) -> BlobId:
         """Return what contents are recorded as that cannot be had: this version of one file is refused, others go on."""
         self._lost.append(change.node)
         try:
             path = Tree(writer, writer.last).path(change.node)
         except (NotFoundError, CorruptError):
             path = b"node %d" % change.node
-        log.error(
-            "%s was changed, but what it was before is damaged, so this version of it is not recorded: %s",
-            shown(path),
-            exc,
-        )
+        log.error("%s was changed, but %s", shown(path), why)
         # No contents have this name, and it leads to none: nobody gets older bytes for those that are not known.
         name = b"%d at %d" % (change.node, writer.last + 1)
         blob = BlobId(hashlib.sha256(b"contents lost: node " + name).digest())

@@ -1,10 +1,13 @@
 """Contents that build on damaged ones: refused, told to who waits, and recorded whole soon after."""
 
+import errno
 import os
 
 import pytest
 
 from dkfs.errors import CorruptError
+from dkfs.history import frozen
+from dkfs.history.reading import read_exactly
 from dkfs.history.tree import Tree
 from dkfs.store import Store
 from tests.overlay.world import ME, World
@@ -119,3 +122,38 @@ def test_what_builds_on_damage_is_recorded_whole_by_the_next_mount_if_this_one_w
     world.start()
 
     assert world.read(b"file") == b"x" + data[1:]
+
+
+@pytest.mark.expect_logs("cannot be read: Input/output error|is damaged")
+def test_a_file_that_cannot_be_read_keeps_no_other_from_being_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(3_000_000)  # too much to be copied at once: it is read later
+    number = world.create(b"file", data)
+    bad = (world.state / "file").stat().st_ino
+    is_bad = True
+
+    def read(fd: int, offset: int, length: int) -> bytes:
+        if is_bad and os.fstat(fd).st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_exactly(fd, offset, length)
+
+    monkeypatch.setattr(frozen, "read_exactly", read)
+    _, seq = world.fs.files.fsync(number)
+    world.fs.files.release(world.create(b"other", b"data"))
+
+    assert world.read(b"other") == b"data"
+    assert world.recorder.is_recording
+    with pytest.raises(OSError, match="damaged"):
+        world.recorder.refuse_lost(seq)
+    before = world.recorder.last
+    world.fs.tick(0.0)
+    assert world.recorder.last == before  # it is not tried again and again
+
+    is_bad = False
+    world.fs.files.write(number, 10, b"new")
+    world.fs.files.fsync(number)
+    assert world.recorder.flush()
+    world.fs.tick(0.0)
+    assert world.recorder.flush()
+    assert world.read(b"file") == data[:10] + b"new" + data[13:]
