@@ -8,6 +8,7 @@ import pytest
 
 from dkfs.daemon import control
 from tests.mount.behaviours import as_user, tried
+from tests.mount.engines import each_engine
 from tests.mounting import Mounted
 
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
@@ -86,6 +87,7 @@ def shared(unmounted: Mounted) -> Mounted:
     return unmounted
 
 
+@each_engine
 def test_a_user_reads_in_the_history_what_he_could_and_can(shared: Mounted) -> None:
     top = shared.mountpoint
     for name, mode in (("open", 0o644), ("closed", 0o600), ("shut", 0o644), ("opened", 0o600)):
@@ -105,6 +107,7 @@ def test_a_user_reads_in_the_history_what_he_could_and_can(shared: Mounted) -> N
     assert as_user(0, 0, reads) == ["", "", "", ""]
 
 
+@each_engine
 def test_a_closed_directory_above_closes_the_history_below(shared: Mounted) -> None:
     top = shared.mountpoint
     (top / "d").mkdir(mode=0o755)
@@ -128,6 +131,7 @@ def test_a_closed_directory_above_closes_the_history_below(shared: Mounted) -> N
     assert as_user(NOBODY, NOBODY, lambda: looks(open_then)) == [""] * 3
 
 
+@each_engine
 def test_what_root_has_just_looked_at_is_not_open_to_others(shared: Mounted) -> None:
     """Whatever the kernel keeps of one user's answer, another does not get it."""
     path = shared.mountpoint / "secret"
@@ -141,6 +145,7 @@ def test_what_root_has_just_looked_at_is_not_open_to_others(shared: Mounted) -> 
             assert as_user(NOBODY, NOBODY, seen.read_bytes) == "EACCES"
 
 
+@each_engine
 def test_an_acl_and_a_group_count_in_the_history(shared: Mounted) -> None:
     path = shared.mountpoint / "file"
     path.write_text("x")
@@ -156,6 +161,7 @@ def test_an_acl_and_a_group_count_in_the_history(shared: Mounted) -> None:
     assert as_user(NOBODY, 3456, read) == "x"
 
 
+@each_engine
 def test_a_deleted_file_is_open_to_who_could_read_it(shared: Mounted) -> None:
     for name, mode in (("open", 0o644), ("closed", 0o600)):
         (shared.mountpoint / name).write_text("x")
@@ -180,6 +186,7 @@ def test_nobody_but_root_reaches_the_store(mounted: Mounted) -> None:
     assert as_user(NOBODY, NOBODY, attempts) == ["EACCES", "EACCES"]
 
 
+@each_engine
 def test_another_user_makes_no_tags_and_changes_nothing(shared: Mounted) -> None:
     shared.mountpoint.chmod(0o777)
     history = shared.mountpoint / ".dkfs"
