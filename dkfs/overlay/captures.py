@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Callable
 
 from dkfs.core.extents import Extents, Range, below
 from dkfs.errors import DkfsError
@@ -83,18 +84,43 @@ class Captures:
         for frozen in inode.frozen or ():
             self._save_or_wait(frozen, start, end)
 
+    def waiting(
+        self, inode: Inode, start: int, end: int | None = None
+    ) -> Callable[[], None] | None:
+        """Return what to wait for, in any thread, before [start, end) is changed; None if that need not wait.
+
+        *end* None is that of the file.
+        """
+        slow = [
+            frozen
+            for frozen in inode.frozen or ()
+            if frozen.unsaved(start, frozen.size if end is None else end) > _SAVE_MOST
+        ]
+        if not slow:
+            return None
+
+        def wait() -> None:
+            for frozen in slow:
+                self._wait(frozen)
+
+        return wait
+
     def _save_or_wait(self, frozen: FrozenFile, start: int, end: int) -> None:
         recorder = self._journal.recorder
         if frozen.unsaved(start, end) <= _SAVE_MOST:
             recorder.saved(frozen.before_change(start, end))
-            return
+        elif not self._wait(frozen):
+            raise OSError(errno.EIO, "the contents before the change cannot be recorded")
+
+    def _wait(self, frozen: FrozenFile) -> bool:
+        """Wait until *frozen* is recorded, or given up; return whether it is."""
+        recorder = self._journal.recorder
         recorder.hurry()
         deadline_s = time.monotonic() + _WAIT_S
         while not frozen.wait_released(_PRESS_S) and time.monotonic() < deadline_s:
             if not recorder.is_recording:
                 recorder.press()
-        if not frozen.wait_released(0):
-            raise OSError(errno.EIO, "the contents before the change cannot be recorded")
+        return frozen.wait_released(0)
 
     def capture(self, inode: Inode, origin: Origin, *, unasked: bool = False) -> None:  # noqa: ARG002 - see there
         """Record the contents of *inode* as they are now, if anything was written since.

@@ -43,7 +43,7 @@ class Files:
         self._table = table
         self._journal = journal
         self._captures = captures
-        self._ranges = Ranges(journal, captures)
+        self.ranges = Ranges(journal, captures)
         self.handles: HandleTable[Handle] = HandleTable()
 
     def open(self, inode: Inode, flags: int, caller: Caller, *, kill: bool | None = None) -> int:
@@ -179,18 +179,18 @@ class Files:
 
     def fallocate(self, number: int, mode: int, offset: int, length: int) -> None:
         """Change the space of a range as fallocate(2); raises OSError."""
-        self._ranges.fallocate(self.handles[number], mode, offset, length)
+        self.ranges.fallocate(self.handles[number], mode, offset, length)
 
     def seek(self, number: int, offset: int, whence: int) -> int:
         """Return the next data or hole, as lseek(2) with SEEK_DATA or SEEK_HOLE; raises OSError."""
-        return self._ranges.seek(self.handles[number], offset, whence)
+        return self.ranges.seek(self.handles[number], offset, whence)
 
     def copy_range(
         self, source: int, source_offset: int, target: int, target_offset: int, length: int
     ) -> int:
         """Copy between two handles as copy_file_range(2), perhaps less than *length*; raises OSError."""
         handles = self.handles[source], self.handles[target]
-        return self._ranges.copy(handles[0], source_offset, handles[1], target_offset, length)
+        return self.ranges.copy(handles[0], source_offset, handles[1], target_offset, length)
 
     def ioctl(self, number: int, command: int, data: bytes, room: int) -> bytes:
         """Do *command* with *data*; return at most *room* bytes; raises OSError.  See flags."""

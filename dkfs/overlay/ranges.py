@@ -5,6 +5,7 @@ Each leaves behind exactly which bytes changed, and saves those that a version w
 
 import errno
 import os
+from collections.abc import Callable
 
 from dkfs.overlay import backing
 from dkfs.overlay.captures import Captures
@@ -66,6 +67,16 @@ class Ranges:
             drop(self._journal, inode, handle.fd, handle.origin)
         self._reallocated(handle, mode, offset, end, before)
 
+    def reallocating(
+        self, handle: Handle, mode: int, offset: int, length: int
+    ) -> Callable[[], None] | None:
+        """Return what to wait for before fallocate(), see Captures.waiting()."""
+        if mode & _SHIFTS:
+            return self._captures.waiting(handle.inode, offset)
+        if mode & (PUNCH_HOLE | ZERO_RANGE):
+            return self._captures.waiting(handle.inode, offset, offset + length)
+        return None
+
     def _reallocated(
         self, handle: Handle, mode: int, offset: int, end: int, before: os.stat_result
     ) -> None:
@@ -118,6 +129,12 @@ class Ranges:
         target.wrote = True
         target.is_halfway = False
         return copied
+
+    def copying(self, target: Handle, offset: int, length: int) -> Callable[[], None] | None:
+        """Return what to wait for before copy(), see Captures.waiting()."""
+        if length <= _COPY_MOST or target.inode.dev in self._copying:
+            return None
+        return self._captures.waiting(target.inode, offset, offset + length)
 
     def _clone(
         self, source: Handle, source_offset: int, target: Handle, target_offset: int, length: int

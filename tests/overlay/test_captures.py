@@ -8,6 +8,7 @@ import pytest
 
 from dkfs.model.operation import OpKind
 from dkfs.overlay.attributes import NewAttributes
+from dkfs.overlay.ranges import INSERT_RANGE, KEEP_SIZE, PUNCH_HOLE
 from tests.overlay.driver import ME, driven
 
 MIB = 1 << 20
@@ -128,3 +129,30 @@ def test_a_sparse_file_is_recorded_without_reading_its_holes(tmp_path: Path) -> 
         assert state is not None
         assert state.attr.size == (1 << 40) + 3
         assert os.stat(tmp_path / "top" / "file").st_blocks < 100
+
+
+def test_a_change_of_much_that_is_not_recorded_yet_says_what_to_wait_for(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        inode = it.create(b"file")
+        number = it.open(inode)
+        waiting, ranges = it.fs.captures.waiting, it.fs.files.ranges
+        handle = it.fs.files.handles[number]
+        it.fs.files.write(number, 0, b"w" * (12 * MIB))
+        assert it.recorder.flush()
+        with it.store.write():  # the recorder cannot
+            it.fs.files.fsync(number)
+            assert waiting(inode, 5 * MIB) is None  # few enough to be saved
+            assert waiting(inode, MIB, 3 * MIB) is None
+            assert ranges.reallocating(handle, 0, 0, 12 * MIB) is None  # changes nothing
+            waits = (
+                waiting(inode, 0),
+                ranges.reallocating(handle, PUNCH_HOLE | KEEP_SIZE, 0, 10 * MIB),
+                ranges.reallocating(handle, INSERT_RANGE, 0, 4096),
+                ranges.copying(handle, 0, 12 * MIB),
+            )
+        for wait in waits:
+            assert wait is not None
+            wait()
+
+        assert waiting(inode, 0) is None
+        it.close(number)

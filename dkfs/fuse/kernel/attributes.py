@@ -91,7 +91,10 @@ class AttributeRequests:
         refuse_virtual(number)
         if size < 0 and valid & _SIZE:
             raise invalid()
-        first = self._captures.before(self._table[number])
+        inode = self._table[number]
+        if valid & _SIZE and (wait := self._captures.waiting(inode, size)) is not None:
+            return First(wait, is_look=False)
+        first = self._captures.before(inode)
         if first is not None:
             return First(first)
         new = NewAttributes(

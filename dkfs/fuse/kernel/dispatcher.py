@@ -157,7 +157,7 @@ class Dispatcher:
             elif answer is None:
                 reply = None
             elif type(answer) is First:
-                return self._again(request, answer.run)
+                return self._again(request, answer)
             else:
                 return self._deferred(unique, answer, handler.name, started)
         self._meter.observe_request(handler.name, clock() - started)
@@ -202,13 +202,22 @@ class Dispatcher:
         copy = bytes(request.view[: request.size])
         return Held(request.unique, copy, self._recorder.wait_room, self._finished, pid=request.pid)
 
-    def _again(self, request: Request, run: Callable[[], None]) -> Held:
+    def _again(self, request: Request, first: First) -> Held:
         kept = bytes(request.view[: request.size])
-        return Held(request.unique, kept, run, self._finished_again, pid=request.pid, is_first=True)
+        handle = self._finished_again if first.is_look else self._finished
+        return Held(
+            request.unique,
+            kept,
+            first.run,
+            handle,
+            pid=request.pid,
+            is_first=True,
+            is_look=first.is_look,
+        )
 
     def handle_again(self, held: Held) -> Payload | Deferred | None:
         """Handle a request whose wait() has returned, in the loop's thread; see handle()."""
-        self._captures.has_looked = True
+        self._captures.has_looked = held.is_look
         try:
             return self.handle(held.request)
         finally:

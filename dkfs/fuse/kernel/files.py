@@ -106,13 +106,16 @@ class FileRequests:
         )
         return entry(status, inode.id, self._valid_s) + OPEN_OUT.pack(number, _KEEP, 0)
 
-    def open(self, request: Request) -> bytes:
+    def open(self, request: Request) -> Answer:
         flags, how = OPEN_IN.unpack_from(request.buffer, HEADER_SIZE)
         if request.node >= VIRTUAL:
             number = self._virtual.open(request.node, flags, request)
             return OPEN_OUT.pack(number, _KEEP | _NOFLUSH, 0)
         kill = bool(how & OPEN_KILL_SUIDGID) if self._knows_kill else None
-        number = self._files.open(self._table[request.node], flags, request, kill=kill)
+        inode = self._table[request.node]
+        if flags & os.O_TRUNC and (wait := self._captures.waiting(inode, 0)) is not None:
+            return First(wait, is_look=False)
+        number = self._files.open(inode, flags, request, kill=kill)
         return self._opened(number, flags)
 
     def _opened(self, number: int, flags: int) -> bytes:

@@ -24,6 +24,7 @@ from dkfs.fuse.kernel.notify import Notifier
 from dkfs.fuse.kernel.request import (
     HEADER_SIZE,
     Answer,
+    First,
     Handler,
     Request,
     Work,
@@ -76,8 +77,13 @@ class RangeRequests:
     def fallocate(self, request: Request) -> Answer:
         number, offset, length, mode, _ = FALLOCATE_IN.unpack_from(request.buffer, HEADER_SIZE)
         refuse_virtual(number)
+        offset, length = _signed(offset), _signed(length)
+        ranges = self._files.ranges
+        first = ranges.reallocating(self._files.handles[number], mode, offset, length)
+        if first is not None:
+            return First(first, is_look=False)
         try:
-            self._files.fallocate(number, mode, _signed(offset), _signed(length))
+            self._files.fallocate(number, mode, offset, length)
         except OSError as exc:
             if exc.errno in REFUSALS or self._notifier is None:
                 raise
@@ -128,13 +134,15 @@ class RangeRequests:
             return found - offset or None
         return 0 if found < os.fstat(self._files.handles[number].fd).st_size else None
 
-    def copy_file_range(self, request: Request) -> bytes:
-        return WRITE_OUT.pack(self._copied(request), 0)
+    def copy_file_range(self, request: Request) -> Answer:
+        copied = self._copied(request)
+        return WRITE_OUT.pack(copied, 0) if isinstance(copied, int) else copied
 
-    def copy_file_range_64(self, request: Request) -> bytes:
-        return COPY_FILE_RANGE_OUT.pack(self._copied(request))
+    def copy_file_range_64(self, request: Request) -> Answer:
+        copied = self._copied(request)
+        return COPY_FILE_RANGE_OUT.pack(copied) if isinstance(copied, int) else copied
 
-    def _copied(self, request: Request) -> int:
+    def _copied(self, request: Request) -> int | First:
         source, source_offset, _, target, target_offset, length, flags = (
             COPY_FILE_RANGE_IN.unpack_from(request.buffer, HEADER_SIZE)
         )
@@ -143,9 +151,13 @@ class RangeRequests:
         refuse_virtual(target)
         if source >= VIRTUAL:
             raise error(errno.EXDEV)  # the kernel copies by reading and writing
-        return self._files.copy_range(
-            source, _signed(source_offset), target, _signed(target_offset), min(length, _MOST)
-        )
+        source_offset, target_offset = _signed(source_offset), _signed(target_offset)
+        length = min(length, _MOST)
+        files = self._files
+        first = files.ranges.copying(files.handles[target], target_offset, length)
+        if first is not None:
+            return First(first, is_look=False)
+        return files.copy_range(source, source_offset, target, target_offset, length)
 
     def ioctl(self, request: Request) -> bytes:
         number, flags, command, _, in_size, out_size = IOCTL_IN.unpack_from(

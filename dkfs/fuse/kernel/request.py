@@ -34,10 +34,12 @@ class Work:
 class First:
     """What is to be done in another thread before the request is handled, as if it came then; raises nothing."""
 
-    __slots__ = ("run",)
+    __slots__ = ("is_look", "run")
 
-    def __init__(self, run: Callable[[], None]) -> None:
+    def __init__(self, run: Callable[[], None], *, is_look: bool = True) -> None:
+        """*is_look*: it finds out what a capture of the file needs, see PassedCaptures.before()."""
         self.run = run
+        self.is_look = is_look
 
 
 # A handler returns the payload of its reply; or a memoryview whose first 16 bytes are room for the header; or what is
@@ -65,7 +67,7 @@ class Held(Deferred):
     finish() does.
     """
 
-    __slots__ = ("is_first", "request", "wait")
+    __slots__ = ("is_first", "is_look", "request", "wait")
 
     def __init__(
         self,
@@ -76,10 +78,12 @@ class Held(Deferred):
         *,
         pid: int,
         is_first: bool = False,
+        is_look: bool = False,
     ) -> None:
         """*handle* handles a request to its end, whatever that takes.
 
-        *is_first*: it waits for no room, but for what wait() finds out; see Dispatcher.handle_again().
+        *is_first*: it waits for no room, but for wait(), which, if it *is a look*, finds something out; see
+        Dispatcher.handle_again().
         """
 
         def finish() -> bytes:
@@ -90,6 +94,7 @@ class Held(Deferred):
         self.request = request
         self.wait = wait
         self.is_first = is_first
+        self.is_look = is_look
 
 
 class Request:
