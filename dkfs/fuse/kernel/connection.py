@@ -65,8 +65,8 @@ class KernelEngine:
             yield
         finally:
             device.unmount()
+            server.close()  # first: a number that is closed may soon be that of another file
             device.close()
-            server.close()
 
     async def serve(self) -> None:
         """See Engine."""

@@ -20,9 +20,8 @@ from dkfs.fuse.point import Point
 log = logging.getLogger(__name__)
 
 _HELPER: Final = "fusermount3"
-_GONE: Final = frozenset(
-    (errno.ENODEV, errno.ECONNABORTED)
-)  # unmounted; the connection was aborted
+# Unmounted; the connection was aborted; closed.
+_GONE: Final = frozenset((errno.ENODEV, errno.ECONNABORTED, errno.EBADF))
 _AGAIN: Final = frozenset((errno.ENOENT, errno.EINTR))  # who asked was killed; a signal
 _READAHEAD_KIB: Final = 1024  # the kernel's own 128 makes 8 requests of each MiB that is read
 
@@ -108,7 +107,8 @@ class Device:
 
     def close(self) -> None:
         """Let go: requests that were not answered fail with ENOTCONN or ECONNABORTED."""
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1  # what a thread that is left behind has to say, nobody hears
+        os.close(fd)
 
 
 def _mounted_by_helper(mountpoint: Path, source: str, options: Iterable[str]) -> int:

@@ -5,6 +5,7 @@ write their replies to the kernel themselves.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
@@ -44,5 +45,6 @@ class Workers:
         """End the threads; one that is stuck is left behind after a while."""
         for _ in self._threads:
             self._queue.put(None)
+        deadline_s = time.monotonic() + _END_S
         for thread in self._threads:
-            thread.join(_END_S)
+            thread.join(max(0.0, deadline_s - time.monotonic()))

@@ -363,3 +363,18 @@ def test_a_read_of_what_is_in_memory_is_answered_by_the_loop_itself(tmp_path: Pa
             threads = {thread.name for thread in threading.enumerate()}
             assert ("dkfs-worker" in threads) == (directory != tmp_path)  # for the first read only
     shutil.rmtree(directory)
+
+
+def test_what_a_thread_says_after_the_end_reaches_no_other_file(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        device = Device(theirs.detach(), b"", is_ours=True)
+        number = device.fd
+        device.close()
+        fd = os.open(tmp_path / "other", os.O_CREAT | os.O_RDWR)
+        try:
+            assert fd == number
+            device.answer(b"\x10\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0")
+            assert os.fstat(fd).st_size == 0
+        finally:
+            os.close(fd)
