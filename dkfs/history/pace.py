@@ -18,8 +18,10 @@ from dkfs.model.operation import OpKind
 BATCH: Final = 128  # operations in one transaction, unless more than _BACKLOG times as many wait
 _BACKLOG: Final = 16
 
-_BURST: Final = 16  # operations
-_BURST_S: Final = 0.1  # in which so many are a burst
+# So many operations in such a time are a burst: an unpacking makes 60 in it, a program that saves file after file by
+# writing, fsync and renaming 12 at most.
+_BURST: Final = 16
+_BURST_S: Final = 0.03
 _QUIET_S: Final = 0.004  # since the last operation of a burst
 # What begins the saving of a file would be in the way of the rest: the writing, which takes 1 ms for 1 MiB.
 _BEGINS: Final = frozenset((OpKind.CREATE, OpKind.TRUNCATE))

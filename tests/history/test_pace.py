@@ -61,11 +61,11 @@ def test_a_burst_waits_for_a_quiet_moment() -> None:
 def test_operations_that_came_slowly_are_no_burst() -> None:
     pace = Pace()
     for step in range(100):
-        pace.note(NOW + step * 0.007)
-    queue = [queued(OpKind.WRITE, at_s=NOW + 0.7)]
-    pace.note(NOW + 0.7)
+        pace.note(NOW + step * 0.0025)
+    queue = [queued(OpKind.WRITE, at_s=NOW + 0.25)]
+    pace.note(NOW + 0.25)
 
-    assert pace.wait_s(queue, NOW + 0.7) == pytest.approx(0.0003)
+    assert pace.wait_s(queue, NOW + 0.25) == pytest.approx(0.0003)
 
 
 def test_what_was_waited_for_is_taken_off() -> None:
