@@ -12,6 +12,7 @@ from typing import Protocol
 from dkfs.core.plan import is_directory
 from dkfs.errors import CorruptError, NotFoundError
 from dkfs.history import content
+from dkfs.history.fileout import data_runs
 from dkfs.history.fill import Progress
 from dkfs.history.places import check_name
 from dkfs.history.tree import Tree, components, is_under, path_key, shown
@@ -73,9 +74,14 @@ class Data:
         self._reader = reader
         self._state = state
         self._kept: dict[int, bytes] = {}
+        # By the offset of a chunk, where in it there are no blocks of zeros; not of those without such blocks.
+        self._runs: dict[int, tuple[tuple[int, int], ...]] = {}
         held = 0
         for offset, chunk in self.pieces():
             data = self._read(chunk)
+            runs = tuple(data_runs(data, offset))
+            if chunk.blob is not None and runs != ((0, len(data)),):
+                self._runs[offset] = runs
             held += len(data)
             if data and held <= _KEPT:
                 self._kept[offset] = data
@@ -89,12 +95,23 @@ class Data:
         """Yield the chunks with the offset of each."""
         return content.pieces(self._reader, self._state)
 
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Yield offset and length of what is no hole: a block of 4 KiB of zeros is one, as it is where it is restored."""
+        for offset, chunk in self.pieces():
+            if chunk.blob is not None:
+                for start, end in self._runs.get(offset, ((0, chunk.length),)):
+                    yield offset + start, end - start
+
     def chunks(self, *, holes: bool) -> Iterator[bytes]:
-        """Yield the bytes, with zeros for holes if *holes*; raises CorruptError for what is damaged since."""
+        """Yield the bytes, with zeros for holes if *holes*, else those of extents(); raises CorruptError for what is damaged since."""
         zeros = bytes(1024 * 1024) if holes else b""
         for offset, chunk in self.pieces():
             if chunk.blob is not None:
-                yield self._kept.pop(offset, b"") or self._read(chunk)
+                data = self._kept.pop(offset, b"") or self._read(chunk)
+                if holes or offset not in self._runs:
+                    yield data
+                else:
+                    yield from (data[start:end] for start, end in self._runs[offset])
             elif holes:
                 for done in range(0, chunk.length, len(zeros)):
                     yield zeros[: chunk.length - done]

@@ -37,7 +37,7 @@ def write_new(fd: int, reader: Reader, state: NodeState) -> int:
         if chunk.blob is None:
             continue
         data = content.chunk_data(reader, chunk)
-        for start, stop in _data_runs(data, offset):
+        for start, stop in data_runs(data, offset):
             _write(fd, data[start:stop], offset + start)
             end = offset + stop
         written += chunk.length
@@ -91,7 +91,7 @@ def _put(fd: int, reader: Reader, pieces: Sequence[_Piece], size: int) -> int:
             continue
         data = kept.pop(offset, b"") or content.chunk_data(reader, chunk)
         done = 0
-        for start, stop in _data_runs(data, offset):
+        for start, stop in data_runs(data, offset):
             _punch(fd, offset + done, start - done)
             _write(fd, data[start:stop], offset + start)
             done = stop
@@ -102,7 +102,7 @@ def _put(fd: int, reader: Reader, pieces: Sequence[_Piece], size: int) -> int:
     return written
 
 
-def _data_runs(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
+def data_runs(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
     """Yield the ranges of *data*, which starts at *offset* in the file, between the blocks that are all zero."""
     start, size = 0, len(_BLOCK)
     first = -offset % size

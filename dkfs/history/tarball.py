@@ -116,7 +116,7 @@ class TarFormat:
 
 
 def _extents(data: Data) -> Iterator[tar.Extent]:
-    pieces = ((offset, chunk.length, chunk.blob is not None) for offset, chunk in data.pieces())
+    pieces = ((offset, length, True) for offset, length in data.extents())
     return tar.extents(pieces, data.size)
 
 

@@ -130,6 +130,20 @@ def test_holes_stay_holes(world: World, tmp_path: Path) -> None:
     assert {n: i.size for n, i in by_name(data).items() if n == "all"} == {"all": 5 * mib}
 
 
+def test_holes_within_a_chunk_are_holes_in_a_tar_too(world: World, tmp_path: Path) -> None:
+    block = incompressible(4096)
+    put(world.top / "one", block + bytes(8192) + block + bytes(4096))
+    put(world.top / "small", bytes(100))
+    seq = world.record()
+    data, _ = tar_of(world, seq)
+    extract(data, tmp_path / "out")
+
+    assert (tmp_path / "out" / "one").read_bytes() == (world.top / "one").read_bytes()
+    assert (tmp_path / "out" / "small").read_bytes() == bytes(100)
+    assert (tmp_path / "out" / "one").stat().st_blocks * 512 == 8192
+    assert b"3\n0\n4096\n12288\n4096\n20480\n0\n" in data  # the map of the data
+
+
 def test_a_part_is_named_from_there_and_a_file_by_its_name(world: World) -> None:
     put(world.top / "a" / "b" / "c", b"1")
     put(world.top / "a" / "z", b"1")
