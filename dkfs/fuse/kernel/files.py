@@ -38,6 +38,7 @@ from dkfs.fuse.kernel.request import (
     invalid,
     refuse_virtual,
 )
+from dkfs.fuse.kernel.system import is_in_memory
 from dkfs.model.ids import Seq
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
@@ -68,8 +69,8 @@ class FileRequests:
             0 if fs.is_read_only else _KEEP
         )  # pages that others may have changed are not kept
         self._knows_kill = False
-        self._room = memoryview(bytearray(_OUT_SIZE + MAX_WRITE))  # for what is read
-        self._waits: set[int] = set()  # devices whose files cannot be read without waiting
+        # Flags of preadv(2) by device; None: no read is certain not to wait, so that threads read.
+        self._how_read: dict[int, int | None] = {}
 
     def agree(self, terms: Terms) -> None:
         """Hear what INIT led to."""
@@ -136,18 +137,19 @@ class FileRequests:
             return Work(lambda: self._virtual.read(number, offset, size))
         handle = self._handles[number]
         fd = handle.fd
-        if handle.inode.dev not in self._waits:
+        how = self._how_read.get(handle.inode.dev, _NOWAIT)
+        if how is not None:
             try:
-                got = os.preadv(fd, [self._room[_OUT_SIZE : _OUT_SIZE + size]], offset, _NOWAIT)
+                got = os.preadv(fd, [request.room[_OUT_SIZE : _OUT_SIZE + size]], offset, how)
             except BlockingIOError:
                 got = -1
             except OSError as exc:
                 if exc.errno != errno.EOPNOTSUPP:
                     raise
-                self._waits.add(handle.inode.dev)
+                self._how_read[handle.inode.dev] = 0 if is_in_memory(fd) else None
                 got = -1
             if got == size or (got >= 0 and offset + got >= os.fstat(fd).st_size):
-                return self._room[: _OUT_SIZE + got]
+                return request.room[: _OUT_SIZE + got]
         return Work(lambda: os.pread(fd, size, offset))
 
     def write(self, request: Request) -> Answer:
