@@ -136,7 +136,13 @@ class Commands:
         }
 
     async def _flush(self, _: Message) -> Message:
-        self._fs.captures.capture_all()
+        captures = self._fs.captures
+        first = captures.before_all()
+        if first is not None:
+            await trio.to_thread.run_sync(first)
+        captures.has_looked = first is not None
+        captures.capture_all()
+        captures.has_looked = False
         if not await trio.to_thread.run_sync(self._fs.recorder.flush):
             raise StoreError(f"the store fails: {self._fs.recorder.failure}")
         return {"last": self._fs.recorder.committed}

@@ -112,17 +112,30 @@ class PassedCaptures(Captures):
                 log.debug("left to the timer: %s", exc)
         self._let_go_if_still(watch)
 
-    def before(self, inode: Inode) -> Callable[[], None] | None:
+    def before(self, inode: Inode, *, unasked: bool = False) -> Callable[[], None] | None:
         """Return what is to be done, in any thread, before a capture of *inode* that is to be quick; None if nothing.
 
-        The capture has to follow at once, with has_looked set.
+        The capture has to follow at once, with has_looked set.  *unasked*: see capture().
         """
         watch = self.unseen.get(inode)
         if watch is None or self.has_looked or not inode.handles or not self._is_slow(watch):
             return None
-        look, key = self._look(watch, unasked=False), watch.key()
+        look, key = self._look(watch, unasked=unasked), watch.key()
         watch.looks += 1
         return lambda: look_for(watch, key, look)
+
+    def before_all(self) -> Callable[[], None] | None:
+        """See before(), for a capture of every file."""
+        works = [self.before(watch.inode, unasked=True) for watch in self.unseen.all()]
+        slow = [work for work in works if work is not None]
+        if not slow:
+            return None
+
+        def look() -> None:
+            for work in slow:
+                work()
+
+        return look
 
     def settled(self, inode: Inode) -> Callable[[], None]:
         """Return what to call when dkfs itself has changed the times of *inode*."""

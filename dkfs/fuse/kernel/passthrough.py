@@ -9,10 +9,12 @@ import errno
 import fcntl
 import os
 import struct
+import threading
 from typing import Final, Protocol
 
 from dkfs.core.io_mode import OpenKind
 from dkfs.fuse.kernel.messages import Fopen, Init
+from dkfs.overlay.backing import by_fd
 from dkfs.overlay.clones import file_system, nameless
 from dkfs.overlay.inodes import Inode
 from dkfs.overlay.mounted import FileSystem
@@ -69,11 +71,12 @@ class Passthrough:
 
     def __init__(self, fs: FileSystem, backings: Backings) -> None:
         self._modes = fs.modes
-        self._table = fs.table
         self._handles = fs.files.handles
         self._captures = fs.captures
         self._backings = backings
         self._ids: dict[Inode, int] = {}
+        # Stand-ins open files for reading while the loop is held up.  Nothing that may be slow is done under it.
+        self._mutex = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -82,13 +85,14 @@ class Passthrough:
         """Return open_flags and backing id for the reply that tells of handle *number*, opened with *flags*."""
         handle = self._handles[number]
         inode = handle.inode
-        kind = self._modes.decide(inode, flags)
-        backing = 0
-        if kind.is_passthrough:
-            backing = self._id(inode)
-            if not backing:
-                kind = OpenKind.CACHED  # nothing of it is passed through, so that is permitted
-        self._modes.opened(handle, kind)
+        with self._mutex:
+            kind = self._modes.decide(inode, flags)
+            backing = 0
+            if kind.is_passthrough:
+                backing = self._id(inode, handle.fd)
+                if not backing:
+                    kind = OpenKind.CACHED  # nothing of it is passed through, so that is permitted
+            self._modes.opened(handle, kind)
         if kind.is_passthrough:
             inode.bypassed = True
             self._captures.passed(handle)
@@ -100,13 +104,18 @@ class Passthrough:
         inode.bypassed = False
         return keep if handle.writable else keep | _NOFLUSH, 0
 
-    def _id(self, inode: Inode) -> int:
-        """Return the id of *inode*, registered now if it is not; 0 if it cannot be."""
+    def _id(self, inode: Inode, fd: int) -> int:
+        """Return the id of *inode*, open as *fd*, registered now if it is not; 0 if it cannot be."""
         known = self._ids.get(inode)
         if known is not None:
             return known
         try:
-            found = self._backings.open(self._table.fd(inode))
+            # Registered as it is, it would seem open for writing for as long as anybody has it open.
+            path_fd = os.open(by_fd(fd), os.O_PATH | os.O_CLOEXEC)
+            try:
+                found = self._backings.open(path_fd)
+            finally:
+                os.close(path_fd)
         except OSError as exc:
             if exc.errno == errno.ELOOP:
                 self._modes.refuse_device(inode, "too many file systems are stacked below it")
@@ -119,11 +128,12 @@ class Passthrough:
     def released(self, number: int) -> None:
         """Hear, before it is closed, that the kernel has let go of handle *number*."""
         handle = self._handles[number]
-        if not self._modes.released(handle):
-            return
-        backing = self._ids.pop(handle.inode, 0)
-        if backing:
-            self._backings.close(backing)
+        with self._mutex:
+            if not self._modes.released(handle):
+                return
+            backing = self._ids.pop(handle.inode, 0)
+            if backing:
+                self._backings.close(backing)
 
 
 def agreed(fs: FileSystem, backings: Backings, *, is_root: bool, taken: Init) -> Passthrough | None:

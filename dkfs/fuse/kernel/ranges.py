@@ -51,6 +51,7 @@ class RangeRequests:
         self._table = fs.table
         self._files = fs.files
         self._attributes = fs.attributes
+        self._captures = fs.captures
         self._virtual = fs.virtual
         self._recorder = fs.recorder
         self._valid_s = int(fs.valid_s)
@@ -193,6 +194,9 @@ class RangeRequests:
         return extended_attributes(status, number, self._valid_s, self._attributes.born(inode))
 
     def syncfs(self, request: Request) -> Answer:
+        first = self._captures.before_all()
+        if first is not None:
+            return First(first)
         seq = self._attributes.syncfs()
         recorder, root_fd = self._recorder, self._table.root.fd
 
