@@ -32,8 +32,7 @@ _WANTED: Final = (
     | Init.BIG_WRITES
     | Init.DONT_MASK  # a default ACL takes the place of the umask
     | Init.HAS_IOCTL_DIR
-    | Init.DO_READDIRPLUS
-    | Init.READDIRPLUS_AUTO
+    | Init.DO_READDIRPLUS  # always, not as the kernel guesses: 0009
     | Init.ASYNC_DIO
     | Init.PARALLEL_DIROPS
     | Init.POSIX_ACL

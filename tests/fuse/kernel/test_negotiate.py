@@ -15,6 +15,7 @@ NEVER = {
     "POSIX_LOCKS": 1 << 1,  # locks are the kernel's
     "FLOCK_LOCKS": 1 << 10,
     "AUTO_INVAL_DATA": 1 << 12,  # stale pages under writes: decisions/0003
+    "READDIRPLUS_AUTO": 1 << 14,  # find(1) would look up each name by itself
     "WRITEBACK_CACHE": 1 << 16,  # writes late, merged, and without who wrote
     "NO_OPEN_SUPPORT": 1 << 17,
     "HANDLE_KILLPRIV": 1 << 19,  # the first version, which does not say whose bits stay
@@ -35,7 +36,6 @@ ALWAYS = {
     "EXPORT_SUPPORT": 1 << 4,
     "BIG_WRITES": 1 << 5,
     "DO_READDIRPLUS": 1 << 13,
-    "READDIRPLUS_AUTO": 1 << 14,
     "PARALLEL_DIROPS": 1 << 18,
     "POSIX_ACL": 1 << 20,
     "MAX_PAGES": 1 << 22,
