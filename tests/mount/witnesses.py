@@ -29,15 +29,16 @@ class Shared:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.truncate(self._fd, 4096)
-        self._page = mmap.mmap(self._fd, 4096)
+        # As items of a memoryview they are loaded and stored at once; struct goes byte by byte.
+        self._page = memoryview(mmap.mmap(self._fd, 4096)).cast("Q")
 
     def get(self, at: int = 0) -> int:
         """Return the number at *at*."""
-        return int(_NUMBER.unpack_from(self._page, at)[0])
+        return self._page[at // 8]
 
     def set(self, value: int, at: int = 0) -> None:
         """Set the number at *at*."""
-        _NUMBER.pack_into(self._page, at, value)
+        self._page[at // 8] = value
 
 
 def make_generation(top: Path, generation: int) -> None:
