@@ -146,7 +146,7 @@ class FileRequests:
             except OSError as exc:
                 if exc.errno != errno.EOPNOTSUPP:
                     raise
-                self._how_read[handle.inode.dev] = 0 if is_in_memory(fd) else None
+                self._how_read[handle.inode.dev] = 0 if is_in_memory(handle.inode.dev) else None
                 got = -1
             if got == size or (got >= 0 and offset + got >= os.fstat(fd).st_size):
                 return request.room[: _OUT_SIZE + got]
