@@ -28,13 +28,14 @@ from dkfs.cli.asking import ask, number
 from dkfs.cli.changing import is_served
 from dkfs.cli.location import find
 from dkfs.cli.main import load
-from dkfs.cli.output import emit, local_time, printable, size_text, utc_time
+from dkfs.cli.output import emit, json_path, local_time, printable, size_text, utc_time
 from dkfs.cli.parser import Parser, add_dry_run, new_parser
 from dkfs.cli.policy import add_policy, local_zone, rules_from
 from dkfs.cli.progress import Progress
 from dkfs.core.retention import Decision, Rules
 from dkfs.history.forget import Pace, Range, forget, forget_contents
 from dkfs.history.retain import Outlook, Prospect, Row, contents_to_forget, decide, outlook
+from dkfs.model.ids import Seq
 from dkfs.store import Store
 from dkfs.store.collect_plan import MAX_UNUSED
 from dkfs.store.collect_survey import Survey
@@ -44,6 +45,7 @@ from dkfs.store.segments import SEGMENT_LIMIT
 
 _PAIRS_AT_ONCE: Final = 100_000  # in one request to the daemon
 _TAGS_SHOWN: Final = 10
+_WORTH_TELLING: Final = 16 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,11 @@ def _look(
             found = outlook(reader, decisions)
             prospect = Prospect(reader, found.kept)
             prospect.add_rules(rules.paths, now_ns=now_ns, zone=local_zone)
-            contents = sum(1 for _ in prospect.contents())
+            contents = 0
+            for node, seq in prospect.contents():
+                contents += 1
+                if "explain" in args:
+                    _explain_contents(prospect.shown(node, seq), as_json="json" in args)
             survey = Survey(
                 opened,
                 limit=SEGMENT_LIMIT,
@@ -131,6 +137,16 @@ def _explained(decisions: Iterable[Decision], width: int, *, as_json: bool) -> I
             print(f"{newest.seq:>{width}}  {local_time(newest.time_ns)}  forget{more}")
 
 
+def _explain_contents(shown: tuple[Seq, Seq, bytes], *, as_json: bool) -> None:
+    """Print of which file, at which of the versions that are kept, a rule for paths forgets the contents."""
+    first, last, path = shown
+    if as_json:
+        emit("contents", json_path(path), first=first, last=last, kept=False)
+        return
+    versions = f"version {first}" if first == last else f"versions {first} to {last}"
+    print(f"forget the contents of {printable(path)} at {versions}")
+
+
 def _json(decision: Decision) -> dict[str, object]:
     return {
         "version": decision.seq,
@@ -158,12 +174,19 @@ def _announce(args: argparse.Namespace, plan: _Plan) -> None:
     if plan.contents:
         parts.append(f"the contents of {plan.contents} {_states(plan.contents)}")
     verb = "would forget" if dry_run else "forgetting"
-    size, how = size_text(plan.freed), "" if "prune" in args else " with `dkfs gc`"
-    print(f"{verb} {' and '.join(parts)}; {size} come back to the disk{how}")
+    how = "" if "prune" in args else " with `dkfs gc`"
+    print(f"{verb} {' and '.join(parts)}; {_back(plan.freed)} to the disk{how}")
     if found.tags:
         shown = ", ".join(map(printable, found.tags[:_TAGS_SHOWN]))
         more = f" and {len(found.tags) - _TAGS_SHOWN} more" if len(found.tags) > _TAGS_SHOWN else ""
         print(f"tags that go with their versions: {shown}{more}")
+
+
+def _back(size: int) -> str:
+    # Forgetting and collecting write something, too: journals, and what is left of a segment.
+    return (
+        f"{size_text(size)} come back" if size >= _WORTH_TELLING else "next to nothing comes back"
+    )
 
 
 def _numbers(plan: _Plan) -> dict[str, object]:

@@ -5,6 +5,9 @@
 FILE may be gone by now.  `dkfs cat VERSION:FILE` prints what it was.  Where the version that changed it was forgotten,
 the operation is shown as "forgotten": the time is that of the next version that is kept, who did it is not known.
 
+Before the size: + made, - removed, M contents changed, T another kind of file, U only owner, mode, time or attributes
+changed, R renamed. "contents forgotten" at the end: a rule for paths (`dkfs help retention`) has kept all but the contents.
+
 exit status:
   0 ok, 2 usage, 3 nothing was ever at FILE, 4 store trouble, 5 damage found
 """
@@ -45,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
 def _line(version: FileVersion, width: int) -> str:
     size = "-" if version.state is None else size_text(version.state.attr.size)
     fields = ", ".join(version.fields)
+    if version.state is not None and version.state.is_forgotten:
+        fields = f"{fields}; contents forgotten" if fields else "contents forgotten"
     return (
         f"{version.seq:>{width}}  {local_time(version.time_ns)}  {version.change}  {size:>10}"
         f"  {_operation(version):11}  {origin_text(version.origin):24}  {fields}"
@@ -65,6 +70,7 @@ def _json(version: FileVersion) -> dict[str, object]:
         "origin": origin_json(version.origin),
         "change": version.change,
         "fields": list(version.fields),
+        "contents_forgotten": version.state is not None and version.state.is_forgotten,
         "node": version.node,
         "state": None if version.state is None else state_json(version.state),
     }

@@ -165,6 +165,14 @@ class Prospect:
             if key:
                 before = node, seq, codec.decode_node(unseal("nodes", key, value))
 
+    def shown(self, node: NodeId, seq: Seq) -> tuple[Seq, Seq, bytes]:
+        """Return the first and the last kept version that show the state of *node* from *seq* on, and a path of it."""
+        following = next(self._reader.node_versions(node, Seq(seq + 1)), None)
+        end = self._reader.last + 1 if following is None else following[0]
+        first = Seq(_next(self._kept, seq))
+        last = Seq(self._kept[bisect_left(self._kept, end) - 1])
+        return first, last, next(self._names(node, first), b"")
+
     def _is_forgetting(self, path: bytes, forgetting: Sequence[bool]) -> bool:
         """Return what the first rule that means *path* says, given what each of them would say."""
         for (rule, _), says in zip(self._rules, forgetting, strict=True):

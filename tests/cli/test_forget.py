@@ -50,8 +50,9 @@ def test_what_the_policy_does_not_keep_is_forgotten_and_first_said(
     result = dkfs("forget", "--keep-last", "2", "--store", closed)
 
     first, second = result.lines
-    assert first.startswith("forgetting 8 of 10 versions; ")
-    assert first.endswith(" come back to the disk with `dkfs gc`")
+    assert first == (
+        "forgetting 8 of 10 versions; next to nothing comes back to the disk with `dkfs gc`"
+    )
     assert second.startswith("forgot 8 versions in ")
     assert left(closed) == [9, 10]
     assert dkfs("cat", "5:b", "--store", closed).err == (
@@ -176,6 +177,24 @@ def test_the_policy_of_a_file_is_for_versions_and_for_contents_of_paths(
     assert again.lines == ["nothing to forget: all 3 versions are kept"]
 
 
+def test_the_files_that_lose_their_contents_are_named_with_their_versions(
+    dkfs: Dkfs, closed: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "dkfs.toml"
+    config.write_text(POLICY)
+    words = ("forget", "--policy", "--config", config, "--explain", "-n", "--store", closed)
+
+    said = dkfs(*words).lines
+    told = [message for message in dkfs(*words, "--json").messages if "path" in message]
+
+    assert [line for line in said if line.startswith("forget the contents")] == [
+        "forget the contents of cache/a at version 8"
+    ]
+    assert told == [
+        {"message_type": "contents", "path": "cache/a", "first": 8, "last": 8, "kept": False}
+    ]
+
+
 def test_flags_come_before_the_policy_of_the_file(
     dkfs: Dkfs, closed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +214,11 @@ def test_rules_for_paths_alone_keep_every_version(dkfs: Dkfs, closed: Path, tmp_
     dkfs("forget", "--policy", "--config", config, "--store", closed)
 
     assert left(closed) == [*range(1, 11)]
+    shown = [
+        line for line in dkfs("history", "cache/a", "--store", closed).lines if "contents" in line
+    ]
+    assert shown
+    assert all(line.endswith("contents forgotten") for line in shown)
     assert dkfs("cat", "7:cache/a", "--store", closed).status == 3
     assert dkfs("cat", "9:cache/a", "--store", closed).status == 0
 
