@@ -5,8 +5,8 @@
 FILE may be gone by now.  `dkfs cat VERSION:FILE` prints what it was.  Where the version that changed it was forgotten,
 the operation is shown as "forgotten": the time is that of the next version that is kept, who did it is not known.
 
-Before the size: + made, - removed, M contents changed, T another kind of file, U only owner, mode, time or attributes
-changed, R renamed. "contents forgotten" at the end: a rule for paths (`dkfs help retention`) has kept all but the contents.
+Before the size: + made, - removed, M contents changed, T another kind of file, R renamed, U only owner, mode, time or
+attributes changed.  "contents forgotten" at the end: a rule for paths (`dkfs help retention`) has kept all but those.
 
 exit status:
   0 ok, 2 usage, 3 nothing was ever at FILE, 4 store trouble, 5 damage found

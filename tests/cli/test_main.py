@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,21 @@ sys.meta_path.insert(0, Interrupt())
     )
 
     assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_an_interrupt_while_the_commands_are_imported_is_no_traceback() -> None:
+    script = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'dkfs.cli.main':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from dkfs.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+
+    assert (done.returncode, done.stderr) == (130, b"")
+    with open(CHECKOUT / "pyproject.toml", "rb") as file:
+        assert tomllib.load(file)["project"]["scripts"] == {"dkfs": "dkfs.__main__:main"}
