@@ -36,7 +36,11 @@ def add_flags(parser: Parser) -> None:
         metavar="WHO",
         help="newer (default), store or dir: who wins where directory and store differ",
     )
-    group.add_argument("--log-file", metavar="FILE", help="log there, not on stderr")
+    group.add_argument(
+        "--log-file",
+        metavar="FILE",
+        help="log there, not on stderr (in the background: warnings in STORE/daemon.log)",
+    )
     for seed in SEED_FLAGS:
         if seed.flag:
             shown = seed.help or seed.shown or argparse.SUPPRESS

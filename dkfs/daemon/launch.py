@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 from dkfs import errors
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.control import error_message
+from dkfs.daemon.logfile import FORMAT, log_in
 from dkfs.errors import DkfsError, MountError, SameProcessError
 
 _ATTEMPTS: Final = 8
@@ -146,6 +147,8 @@ def _reported(settings: MountSettings, report: int, lifeline: int | None) -> int
     def mounted() -> None:
         say({"message_type": "result"})
         os.close(report)
+        if lifeline is None and settings.log_file is None and not settings.read_only:
+            log_in(settings.store, logging.DEBUG if settings.debug else logging.WARNING)
         _let_go_of_terminal(settings, keeps_stderr=lifeline is not None)
 
     try:
@@ -189,7 +192,7 @@ def _log_to(settings: MountSettings, *, quietly: bool = False) -> None:
     level = logging.WARNING if quietly and settings.log_file is None else logging.INFO
     logging.basicConfig(
         level=logging.DEBUG if settings.debug else level,
-        format="%(asctime)s dkfs[%(process)d] %(levelname)s %(name)s: %(message)s",
+        format=FORMAT,
         filename=settings.log_file,
         force=True,
     )

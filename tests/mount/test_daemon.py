@@ -125,3 +125,42 @@ def test_a_mount_that_ends_packs_a_small_index(mounted: Mounted) -> None:
 
     assert (mounted.store / "index.lmdb").stat().st_size < while_mounted * 0.8
     assert mounted.dkfs("check", "--read-data").returncode == 0
+
+
+def test_a_mount_in_the_background_logs_in_its_store(unmounted: Mounted) -> None:
+    config = unmounted.base / "dkfs.toml"
+    config.write_text('budget = "1M"\n[retention]\nkeep-last = 1000\n')
+    words = ("mount", unmounted.state_dir, unmounted.mountpoint, "--store", unmounted.store)
+    unmounted.dkfs(*words, "--config", config)
+    (unmounted.mountpoint / "file").write_bytes(os.urandom(3 << 20))
+    log = unmounted.store / "daemon.log"
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not log.exists() or "the policy keeps all that is left" not in log.read_text():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def test_a_log_in_a_store_is_bounded(unmounted: Mounted) -> None:
+    unmounted.store.mkdir()
+    script = (
+        "import logging, sys\n"
+        "from pathlib import Path\n"
+        "from dkfs.daemon.logfile import log_in\n"
+        "log_in(Path(sys.argv[1]), logging.WARNING)\n"
+        "for number in range(30_000):\n"
+        "    logging.warning('%0100d', number)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, unmounted.store],
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.stderr == b""
+    files = sorted(unmounted.store.iterdir())
+    assert [file.name for file in files] == ["daemon.log", "daemon.log.1"]
+    assert sum(file.stat().st_size for file in files) < 2 << 20
+    assert files[0].read_text().endswith("29999\n")
