@@ -110,16 +110,17 @@ class Victim:
         return codes
 
     def _serve(self, request: bytes) -> int | None:
+        if len(request) < _HEADER.size:
+            return None  # the kernel sends none, and what is done with it is logged
         self._buffer[: len(request)] = request  # as the device does it: older ones are left in it
         answer = self._dispatcher.handle(self._buffer, len(request))
         while isinstance(answer, Deferred):
             answer = answer.finish()
         if self._meter.internal_errors:
             self._meter.internal_errors = 0
-            if len(request) >= _HEADER.size:  # the kernel sends no shorter ones
-                raise RequestError(f"an internal error: {request.hex()}")
-        _, opcode, unique, *_ = _HEADER.unpack_from(request.ljust(_HEADER.size, b"\0"))
-        is_silent = opcode in _SILENT or len(request) < _HEADER.size
+            raise RequestError(f"an internal error: {request.hex()}")
+        _, opcode, unique, *_ = _HEADER.unpack_from(request)
+        is_silent = opcode in _SILENT
         if answer is None or is_silent:
             if answer is not None or not is_silent:
                 raise RequestError(f"a reply too many or too few: {request.hex()}")

@@ -3,8 +3,6 @@
 What must hold is in bench/fuzz_requests.py, which `make fuzz` runs guided by coverage.
 """
 
-import logging
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,11 +33,6 @@ def mutated(draw: st.DrawFn) -> bytes:
         changed = changed[: draw(st.integers(0, len(changed)))] + draw(st.binary(max_size=40))
     node = draw(st.one_of(st.just(node), NUMBERS))
     return fuzz_requests.request(opcode, node, bytes(changed))
-
-
-@pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL)  # what is too short for a header is logged
 
 
 @settings(max_examples=300)
