@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Final, NoReturn
 
@@ -93,6 +93,24 @@ def replay(settings: MountSettings, *, on_progress: Progress | None = None) -> o
         store = open_store(settings, stack)
         result, _ = replay_into(settings, store, root_fd, on_progress=on_progress or _silent)
         return result
+
+
+def foresee(settings: MountSettings) -> Iterator[tuple[str, bytes]]:
+    """Yield what replay() would do, see history.replay.foresee(); changes nothing."""
+    from dkfs.config.checks import check_apart  # noqa: PLC0415 - see replay()
+    from dkfs.daemon.session import identity_of  # noqa: PLC0415
+    from dkfs.history.replay import foresee as found  # noqa: PLC0415
+    from dkfs.store import Store  # noqa: PLC0415
+
+    check_apart(settings, mounting=False)
+    with ExitStack() as stack:
+        fd: int | None = None
+        with suppress(FileNotFoundError):
+            fd = os.open(settings.state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+        store = stack.enter_context(Store.open(settings.store, writable=False))
+        identity = identity_of(fd) if fd is not None else b""
+        yield from found(store, fd, prefer=settings.prefer, identity=identity)
 
 
 def _silent(done: int, total: int, size: int) -> None:

@@ -184,6 +184,11 @@ def _segment_limit(budget: int | None) -> int:
     return min(SEGMENT_LIMIT, max(_SEGMENT_LEAST, budget // _SEGMENTS))
 
 
+def identity_of(fd: int) -> bytes:
+    """Return what tells the directory *fd* from others that had its name."""
+    return backing.identity(fd)
+
+
 def replay(
     settings: MountSettings, store: Store, root_fd: int, *, on_progress: Progress
 ) -> tuple[ReplayResult, float]:

@@ -23,6 +23,7 @@ from dkfs.history.outcome import Result
 from dkfs.history.plan import plan
 from dkfs.history.putback import PutBack
 from dkfs.history.scan import Finding, What, has_content, scan
+from dkfs.history.tree import Tree
 from dkfs.model.ids import ROOT, NodeId, Seq
 from dkfs.model.node import Kind
 from dkfs.model.operation import NOBODY, Operation, OpKind
@@ -43,6 +44,7 @@ _DOUBT_NS = (
 _CHUNKING = Chunking()
 
 Prefer = Literal["newer", "store", "dir"]
+Fate = Literal["restore", "record"]  # as the history has it; as the directory has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,21 @@ def reconcile(
     if not allow_reserved:
         check_reserved(root_fd)
     return _Reconciliation(store, root_fd, prefer, clock_ns, identity, on_progress, chunking).run()
+
+
+def foresee(
+    store: Store, root_fd: int | None, *, prefer: Prefer, identity: bytes
+) -> Iterator[tuple[Fate, bytes]]:
+    """Yield what reconcile() would do, path by path, and change nothing; *root_fd* None: the directory is lost.
+
+    Of a directory only its name is given if it is missing in the other. Raises StoreError, CorruptError and OSError.
+    """
+    way = _Reconciliation(store, root_fd or -1, prefer, lambda: 0, identity, None, _CHUNKING)
+    if root_fd is None or not _names(root_fd):
+        if prefer != "dir":
+            yield from way.foresee_all()
+        return
+    yield from way.foresee()
 
 
 def check_reserved(root_fd: int) -> None:
@@ -150,6 +167,44 @@ class _Reconciliation:
             problems=tuple(self._problems),
             damaged=self._damaged,
         )
+
+    # What would be done.
+
+    def foresee_all(self) -> Iterator[tuple[Fate, bytes]]:
+        """Yield that everything in the history would be restored."""
+        with self._store.read() as reader:
+            pending = [(ROOT, b"")] if self._last else []
+            while pending:
+                directory, path = pending.pop()
+                for name, node in reader.children(directory, self._last):
+                    below = b"%s/%s" % (path, name) if path else name
+                    yield "restore", below
+                    state = reader.node(node, self._last)
+                    if state is not None and state.attr.kind is Kind.DIR:
+                        pending.append((node, below))
+
+    def foresee(self) -> Iterator[tuple[Fate, bytes]]:
+        """Yield what would be done where directory and history differ."""
+        paths: dict[NodeId, bytes] = {ROOT: b""}
+        with self._store.read() as reader:
+            tree = Tree(reader, self._last)
+            for finding in scan(
+                reader, self._root_fd, at=self._last, rehash_since_ns=self._rehash_since_ns
+            ):
+                if finding.what is What.SKIPPED:
+                    continue
+                above = paths.get(finding.parent)
+                if above is None:
+                    above = paths[finding.parent] = tree.path(finding.parent)
+                path = b"%s/%s" % (above, finding.name) if above else finding.name
+                paths[finding.node] = path
+                is_merging = bool(self._last) and self._prefer == "newer"
+                if is_merging and self._is_store_newer(reader, finding):
+                    yield "restore", path
+                    continue
+                yield "record", path
+                if self._last and self._prefer == "store":
+                    yield "restore", path
 
     # The history to the directory.
 

@@ -77,3 +77,33 @@ def test_an_empty_directory_is_one_change(dkfs: Dkfs, tmp_path: Path) -> None:
     (line,) = dkfs("log", "--store", tmp_path / "new").lines
 
     assert line.endswith("  1 change")
+
+
+def test_a_dry_run_names_what_would_be_done_and_changes_nothing(
+    dkfs: Dkfs, state: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "new"
+    (state / "dir").mkdir()
+    (state / "dir" / "below").write_text("x")
+    dkfs("replay", "--state-dir", state, "--store", store)
+    words = ("replay", "--state-dir", state, "--store", store, "-n")
+    before = {path: path.read_bytes() for path in store.rglob("*.*")}
+    assert dkfs(*words).lines == [f"{state}: 0 to restore, 0 to record"]
+
+    (state / "file").write_text("changed since\n")
+    (state / "new").mkdir()
+    (state / "new" / "file").write_text("new\n")
+    said = dkfs(*words)
+    assert said.status == 0
+    assert sorted(said.lines[:-1]) == [
+        "would record /",
+        "would record file",
+        "would record new",
+        "would record new/file",
+    ]
+    shutil.rmtree(state)
+    lost = dkfs(*words, "--json").messages
+    assert sorted(str(message["path"]) for message in lost[:-1]) == ["dir", "dir/below", "file"]
+    assert {message["action"] for message in lost[:-1]} == {"restore"}
+    assert not state.exists()
+    assert {path: path.read_bytes() for path in store.rglob("*.*") if path in before} == before
