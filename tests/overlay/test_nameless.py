@@ -13,6 +13,7 @@ from dkfs.model.operation import OpKind
 from dkfs.overlay.attributes import NewAttributes
 from dkfs.overlay.backing import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 from tests.overlay.driver import ME, Caller, Driver, driven
+from tests.overlay.world import World
 
 MIB = 1 << 20
 
@@ -73,6 +74,19 @@ def test_its_first_name_makes_it_a_file_with_all_that_is_in_it(tmp_path: Path, s
             tree = Tree(reader, seq)
             assert tree.state(tree.resolve(b"file")).xattrs is not None
         assert it.fs.table.pinned == 0
+
+
+def test_after_its_first_name_it_costs_what_is_written(world: World) -> None:
+    number, inode, _ = world.fs.names.tmpfile(world.root, 0o600, os.O_RDWR, ME)
+    world.fs.files.write(number, 0, os.urandom(MIB))
+    world.fs.names.link(inode, world.root, b"file", ME)
+    assert world.recorder.flush()
+    world.fs.files.write(number, 1000, b"little")
+    world.fs.files.flush(number)
+    assert world.recorder.flush()
+
+    assert world.commits[-1].counts.plain_bytes == 6
+    world.fs.files.release(number)
 
 
 def test_a_name_that_is_taken_is_refused_and_another_can_be_had(tmp_path: Path) -> None:
@@ -136,6 +150,8 @@ def test_a_whiteout_is_recorded_where_the_file_was(tmp_path: Path) -> None:
             tree = Tree(reader, seq)
             left = tree.state(tree.resolve(b"file")).attr
         assert (left.kind, left.rdev, left.mode) == (Kind.CHAR, 0, 0)
+        it.fs.tick(0.0)
+        assert it.fs.table.get((tmp_path / "top" / "file").lstat()) is None
         whiteout, status = it.fs.names.lookup(it.root, b"file")
         assert stat.S_ISCHR(status.st_mode)
         assert whiteout.node == it.node(b"file") != it.node(b"victim") == inode.node

@@ -119,3 +119,23 @@ def test_capabilities_of_a_file_go_with_every_change_of_its_contents(
         change(Change(it, inode, ROOT, kill=False))
 
         assert CAPABILITY not in it.fs.attributes.listxattr(inode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize(
+    ("caller", "mode", "kept"),
+    [
+        *((USER, 0o2767, 0o767), (USER, 0o2777, 0o777), (USER, 0o6767, 0o767)),
+        *((ROOT, 0o2767, 0o2767), (ROOT, 0o6777, 0o777)),
+    ],
+)
+def test_a_bit_for_locking_goes_with_chown_by_who_is_not_in_the_group(
+    tmp_path: Path, caller: Caller, mode: int, kept: int
+) -> None:
+    with driven(tmp_path) as it:
+        inode = it.create(b"file")
+        it.fs.attributes.set(inode, NewAttributes(uid=1000, gid=2000), None, ROOT)
+        it.fs.attributes.set(inode, NewAttributes(mode=mode), None, ROOT)
+        status = it.fs.attributes.set(inode, NewAttributes(gid=1000), None, caller)
+
+        assert stat.S_IMODE(status.st_mode) == kept

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from dkfs.history.tree import Tree
+from dkfs.model.operation import OpKind
 from dkfs.overlay import backing, flags
 from dkfs.overlay import ranges as of_files
+from dkfs.overlay.attributes import NewAttributes
 from dkfs.overlay.ranges import (
     COLLAPSE_RANGE,
     INSERT_RANGE,
@@ -19,6 +21,7 @@ from dkfs.overlay.ranges import (
     UNSHARE_RANGE,
     ZERO_RANGE,
 )
+from tests.disks import disk
 from tests.overlay.driver import ME, Driver, driven
 
 MIB = 1 << 20
@@ -128,6 +131,22 @@ def test_fallocate_is_refused_as_without_dkfs(
         it.fs.files.release(number)
 
 
+def test_what_was_done_to_a_range_is_recorded_when_an_fd_is_closed(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        source, target = copier(tmp_path, it)
+        files = it.fs.files
+        files.fallocate(target, PUNCH_HOLE | KEEP_SIZE, 0, 100)
+        files.flush(target)
+        assert it.kinds()[-1] is OpKind.WRITE
+        before = len(it.kinds())
+        files.copy_range(source, 0, target, 0, 100)
+        files.flush(target)
+
+        assert len(it.kinds()) == before + 1
+        it.close(source)
+        it.close(target)
+
+
 def test_data_and_holes_are_where_they_are(tmp_path: Path) -> None:
     with driven(tmp_path) as it:
         number = it.open(it.create(b"file"))
@@ -204,7 +223,7 @@ def test_a_large_copy_is_made_in_parts(tmp_path: Path, monkeypatch: pytest.Monke
         assert it.recorded(b"target")[:1000] == seed_data(3 * MIB)[1:1001]
 
 
-def test_a_copy_is_refused_as_without_dkfs(tmp_path: Path) -> None:
+def test_a_copy_is_refused_as_without_dkfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with driven(tmp_path) as it:
         source, target = copier(tmp_path, it)
         both = it.open(it.lookup(b"target"))
@@ -221,6 +240,8 @@ def test_a_copy_is_refused_as_without_dkfs(tmp_path: Path) -> None:
 
         assert [outcome(attempt) for _, attempt in attempts] == [code for code, _ in attempts]
         assert copy(both, 0, both, 10, 10) == 10
+        monkeypatch.setattr(of_files, "_COPY_MOST", 10)
+        assert outcome(lambda: copy(both, 0, both, 50, 100)) == "EINVAL"  # not its first 10 bytes
         for number in (source, target, both, appending):
             it.close(number)
 
@@ -286,6 +307,20 @@ def test_an_immutable_file_cannot_be_changed(tmp_path: Path) -> None:
         finally:
             it.fs.files.ioctl(number, flags.SETFLAGS, bytes(4), 0)
             it.close(number)
+
+
+@needs_root
+def test_an_immutable_file_is_not_truncated_by_its_name_though_it_is_open(tmp_path: Path) -> None:
+    with disk("tmpfs", tmp_path) as top, driven(top) as it:  # ext4 refuses it to the open fd, too
+        inode = it.create(b"file", b"12345")
+        number = it.open(inode)
+        empty = NewAttributes(size=0)
+        it.fs.files.ioctl(number, flags.SETFLAGS, IMMUTABLE.to_bytes(4, "little"), 0)
+
+        assert outcome(lambda: it.fs.attributes.set(inode, empty, None, ME)) == "EPERM"
+        assert it.fs.attributes.set(inode, empty, number, ME).st_size == 0
+        it.fs.files.ioctl(number, flags.SETFLAGS, bytes(4), 0)
+        it.close(number)
 
 
 def test_a_birth_is_when_the_file_was_made(tmp_path: Path) -> None:
