@@ -117,7 +117,7 @@ def test_without_clones_a_file_that_never_rests_is_not_recorded_rather_than_torn
         fd = os.open(top / "f", os.O_RDWR | os.O_CREAT)
         os.pwrite(fd, bytes(size), 0)
         with _written_all_the_time(fd, size):
-            for _ in range(100 if size <= COPY_MOST else 5):
+            for _ in range(40 if size <= COPY_MOST else 3):
                 try:
                     found = Look(fd, directory, None, no_clones=None).run()
                 except BlockingIOError:

@@ -1,11 +1,13 @@
 """What is written past dkfs: it is found at fsync, at close and by the timer, as it really was at one instant."""
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dkfs.core.chunking import Chunking
 from dkfs.core.io_mode import OpenKind
 from dkfs.model.ids import Seq
 from dkfs.model.operation import OpKind
@@ -265,16 +267,18 @@ def test_a_map_that_outlives_its_file_descriptor_is_still_recorded(on_disk: Past
     assert not on_disk.captures.unseen
 
 
-def test_more_ranges_than_extents_hold_are_recorded_byte_by_byte(past: Past) -> None:
+def test_more_ranges_than_extents_hold_are_recorded_byte_by_byte(tmp_path: Path) -> None:
     """What lies between two changed chunks is not copied, so that it must not be named either."""
-    opened = past.open(b"f")
-    content = bytearray(os.urandom(64 << 20))
+    world = World(tmp_path, Chunking(minimum=256, average=1024, maximum=2048, threshold=0))
+    opened = Past(world).open(b"f")
+    content = bytearray(random.Random(1).randbytes(20 << 20))
     opened.write(0, bytes(content))
     opened.fsync()
-    for at in range(0, len(content), 40_000):
+    for at in range(0, len(content), 4096):
         content[at] ^= 1
         opened.write(at, bytes(content[at : at + 1]))
     opened.fsync()
 
-    assert past.world.read(b"f") == content
+    assert world.read(b"f") == content
     opened.close()
+    world.close()
