@@ -9,7 +9,6 @@ from dkfs.overlay.backing import by_fd
 from dkfs.overlay.captures import Captures
 from dkfs.overlay.counting import FileCount
 from dkfs.overlay.files import Files
-from dkfs.overlay.flags import ioctl
 from dkfs.overlay.handles import DirHandle, HandleTable
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
@@ -89,14 +88,6 @@ class Lookups:
     def releasedir(self, number: int) -> None:
         """Close an open directory."""
         self.directories.remove(number)
-
-    def ioctl(self, number: int, command: int, data: bytes, room: int) -> bytes:
-        """Do *command* on an open directory, as Files.ioctl() on a file; raises OSError."""
-        fd = self._open_again(self.inode_of(number))
-        try:
-            return ioctl(fd, command, data, room)
-        finally:
-            os.close(fd)
 
     def _open_again(self, inode: Inode) -> int:
         """Return an fd of a directory for reading it, the caller's to close; raises OSError."""
