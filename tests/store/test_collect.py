@@ -9,9 +9,8 @@ from dkfs.core.delta import Like
 from dkfs.core.location import LOST, BlobLocation, encode_blob_location
 from dkfs.core.manifest import encode_manifest_node
 from dkfs.errors import CorruptError, StoreBusyError
-from dkfs.model.ids import ROOT, BlobId, NodeId, Seq
+from dkfs.model.ids import ROOT, BlobId
 from dkfs.model.node import Chunk
-from dkfs.model.operation import OpKind
 from dkfs.store import Store
 from dkfs.store.check import check
 from dkfs.store.collect_survey import Survey
@@ -199,55 +198,6 @@ def test_what_is_put_again_during_a_collection_stays_with_its_bases(small: Store
         assert report.dead_blobs == 0
         with small.read() as reader:
             assert reader.blob(second) == other
-        assert list(check(small, read_data=True)) == []
-
-
-def test_what_a_rollback_brings_back_during_a_collection_stays(small: Store) -> None:
-    with small:
-        fill(small, range(1, 101), files=2)
-        with small.read() as reader:
-            old = reader.node(NodeId(2), Seq(10))
-        lose(small, 1, 60)
-
-        def roll_back(step: str) -> None:
-            if step == "looked":
-                with small.write() as writer:
-                    assert old is not None
-                    append(writer, {2: old}, kind=OpKind.ROLLBACK, time_ns=2 * 10**18)
-
-        report = collect(small, max_unused=0, at=roll_back)
-
-        assert report.dead_blobs == 58
-        with small.read() as reader:
-            assert old is not None
-            assert old.content is not None
-            assert reader.blob(old.content) == contents(10)
-        assert list(check(small, read_data=True)) == []
-
-
-@pytest.mark.parametrize("when", ["rolled", "copied", "adopted"])
-def test_a_rollback_while_segments_are_given_up_does_not_have_them_copied_for_ever(
-    small: Store, when: str
-) -> None:
-    with small:
-        fill(small, range(1, 101), files=2)
-        with small.read() as reader:
-            old = reader.node(NodeId(2), Seq(90))
-        lose(small, 1, 60)
-        steps = []
-
-        def roll_back(step: str) -> None:
-            steps.append(step)
-            assert steps.count("copied") < 20
-            if step == when and steps.count(when) == 1:
-                with small.write() as writer:
-                    assert old is not None
-                    append(writer, {2: old}, kind=OpKind.ROLLBACK, time_ns=2 * 10**18)
-
-        report = collect(small, max_unused=0, at=roll_back)
-
-        assert report.dead_blobs == 59
-        assert report.freed > 0
         assert list(check(small, read_data=True)) == []
 
 
