@@ -15,9 +15,9 @@ from dkfs.history.recorder import Recorder
 from dkfs.history.rollback import Move
 from dkfs.model.ids import NodeId, Seq
 from dkfs.model.operation import Origin
-from dkfs.overlay.captures import Captures
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
+from dkfs.overlay.passed import PassedCaptures
 from dkfs.store import Store
 
 
@@ -47,7 +47,7 @@ class Rollback:
         self,
         table: InodeTable,
         journal: Journal,
-        captures: Captures,
+        captures: PassedCaptures,
         recorder: Recorder,
         store: Store,
     ) -> None:
@@ -124,6 +124,7 @@ class Rollback:
                 continue
             inodes.append(inode.id)
             inode.plain = False
+            self._captures.rolled_back(inode)
             if inode.handles:
                 inode.recorded_size = os.fstat(inode.handles[0].fd).st_size
                 if inode.parent is not None:
