@@ -8,7 +8,8 @@ from dkfs.model.ids import NodeId, Seq
 from dkfs.model.operation import OpKind
 from dkfs.store import Store
 from dkfs.store.check import check
-from tests.store.collecting import SEGMENT_LIMIT, (
+from tests.store.collecting import (
+    SEGMENT_LIMIT,
     collect,
     contents,
     fill,
