@@ -9,8 +9,9 @@ import pytest
 
 from dkfs.core.chunking import Chunking
 from dkfs.core.io_mode import OpenKind
+from dkfs.history.rollback import rollback
 from dkfs.model.ids import Seq
-from dkfs.model.operation import OpKind
+from dkfs.model.operation import NOBODY, OpKind
 from dkfs.overlay.attributes import NewAttributes
 from tests.disks import disk
 from tests.overlay.past import Past
@@ -265,6 +266,27 @@ def test_a_map_that_outlives_its_file_descriptor_is_still_recorded(on_disk: Past
 
     on_disk.tick()
     assert not on_disk.captures.unseen
+
+
+def test_a_file_that_was_rolled_back_while_it_is_open_is_compared_with_what_it_is_now(
+    on_disk: Past,
+) -> None:
+    world = on_disk.world
+    opened = on_disk.open(b"f")
+    first = _noise(_LARGE)
+    opened.write(0, first)
+    opened.fsync()
+    seq = world.recorder.last
+    opened.write(1 << 20, b"later")
+    opened.fsync()
+    world.fs.rollback.roll_back(rollback(Seq(seq), ()), NOBODY, dry_run=False)
+    on_disk.tick()
+    assert world.read(b"f") == first
+
+    opened.write(2 << 20, b"after")
+    opened.fsync()
+    assert world.read(b"f") == first[: 2 << 20] + b"after" + first[(2 << 20) + 5 :]
+    opened.close()
 
 
 def test_more_ranges_than_extents_hold_are_recorded_byte_by_byte(tmp_path: Path) -> None:
