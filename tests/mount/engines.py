@@ -30,4 +30,6 @@ def _mark(*ways: Way, torture: tuple[Way, ...] = ()) -> pytest.MarkDecorator:
 
 each_engine = _mark(*ENGINES)  # for what has nothing to do with how contents travel
 each_way = _mark(*WAYS)  # for tests of contents
-first_way_others_long = _mark(ENGINES[-1], torture=WAYS[:-1])  # for what takes many seconds
+first_way_others_long = _mark(
+    STRICT, torture=(PYFUSE3, HYBRID, CHECKPOINT)
+)  # for what takes many seconds
