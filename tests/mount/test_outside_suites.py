@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.engines import each_engine, each_way, first_way_others_long
+from tests.mount.engines import each_way, first_way_others_long
 from tests.mount.programs import need, run
 from tests.mounting import CHECKOUT, Mounted
 
@@ -62,7 +62,7 @@ def _results(directory: Path, modules: list[str]) -> Iterator[tuple[str, str]]:
         report.unlink()
 
 
-@each_engine
+@first_way_others_long
 @pytest.mark.parametrize("modules", [CPYTHON, long(CPYTHON_MORE)], ids=["seven", "many"])
 def test_python_has_the_results_of_a_plain_directory(place: Mounted, modules: str) -> None:
     names = [f"test_{name}" for name in modules.split()]
