@@ -190,13 +190,14 @@ class Recorder:
     @property
     def is_full(self) -> bool:
         """Whether whoever changes files should wait in wait_room() first."""
-        return self.failure is None and self._is_over()
+        return self.failure is None and self._is_over(1)
 
-    def _is_over(self) -> bool:
+    def _is_over(self, part: int) -> bool:
+        """Return whether more than this *part* (2: a half) of what may wait does."""
         return (
-            self.held_bytes > self._most_bytes
-            or self.queued > self._most_operations
-            or self._fds_in - self._fds_out > _MOST_FDS
+            self.held_bytes * part > self._most_bytes
+            or self.queued * part > self._most_operations
+            or (self._fds_in - self._fds_out) * part > _MOST_FDS
         )
 
     @property
@@ -307,7 +308,7 @@ class Recorder:
             return bool(self._queue)
 
     def _is_hurried(self) -> bool:
-        return self._wanted > self.committed or self._closing or self.is_full
+        return self._wanted > self.committed or self._closing or self._is_over(2)
 
     def _commit(self, batch: list[Queued]) -> Commit:
         started = time.monotonic()
@@ -368,7 +369,7 @@ class Recorder:
                 log.error("the store failed, versions are not recorded: %s", exc)
             self.failure = exc
             self._condition.notify_all()
-            if self._is_over() or self._closing or self._pressed:
+            if self._is_over(1) or self._closing or self._pressed:
                 self._abandon()
             elif not self._closing:
                 self._condition.wait(timeout=_RETRY_S)
