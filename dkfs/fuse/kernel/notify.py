@@ -4,13 +4,17 @@ The kernel may wait for a page that a request of ours holds: never in the loop's
 """
 
 import errno
+import logging
 import threading
 from collections.abc import Callable
 from typing import Final
 
 from dkfs.fuse.kernel.messages import INVAL_ENTRY_OUT, INVAL_INODE_OUT, Notify, notification
 
+log = logging.getLogger(__name__)
+
 _PATIENCE_S: Final = 1.0  # for what takes 0.1 ms
+_MOST: Final = 64  # threads at a time that drop pages; one that waits for a page occupies one
 
 
 class Notifier:
@@ -19,6 +23,8 @@ class Notifier:
     def __init__(self, write: Callable[[bytes], None]) -> None:
         """*write* writes to the device, and raises OSError."""
         self._write = write
+        self._room = threading.Semaphore(_MOST)
+        self._is_short = False  # the system gives no more threads
 
     def inode(self, number: int, offset: int = 0, length: int = 0) -> None:
         """Drop attributes, and the pages of [offset, offset + length), 0: to the end; raises OSError.
@@ -48,10 +54,21 @@ class Notifier:
         """Drop the cached pages of a range of *number*, see inode(), past which a write went that is not answered yet.
 
         What a map has stored in them is written first.  Linux drops them before an O_DIRECT write and, if that is asynchronous, not after it: a page that
-        was read meanwhile would stay as it was.  Gives up where the write itself holds a page.
+        was read meanwhile would stay as it was.  Gives up where the write itself holds a page, and where there is
+        no thread for it: what was asked for is done, and is answered with success.
         """
+        if not self._room.acquire(timeout=_PATIENCE_S):
+            return
         thread = threading.Thread(target=self._drop, args=(number, offset, length), daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            self._room.release()
+            if not self._is_short:
+                log.warning("cached pages are not dropped: %s", exc)
+            self._is_short = True
+            return
+        self._is_short = False
         thread.join(_PATIENCE_S)
 
     def _drop(self, number: int, offset: int, length: int) -> None:
@@ -59,3 +76,5 @@ class Notifier:
             self.inode(number, offset, length)
         except OSError:
             pass  # unmounted meanwhile
+        finally:
+            self._room.release()

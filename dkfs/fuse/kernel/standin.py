@@ -67,6 +67,7 @@ class StandIns:
         self._serving: set[_StandIn] = set()
         self._alarm = threading.Event()
         self._is_over = False
+        self._is_short = False  # the system gives no more threads
         self.sleeps = False  # nobody looks: wake() is due when there are requests again
         self._thread = threading.Thread(target=self._watch, name="dkfs-watch", daemon=True)
 
@@ -110,22 +111,36 @@ class StandIns:
         with self._mutex:
             if any(not each.is_kept() for each in self._serving) or len(self._serving) >= _MOST:
                 return
-            if not self._serving:
-                log.info("the backing directory has not answered for %.2f s", _LOOK_S)
+            is_first = not self._serving
+            if is_first:
                 self._dispatcher.keep_fds(keep=True)
             made = _StandIn(self._device, self._dispatcher.sibling(), self._loop, turn)
             self._serving.add(made)
-        threading.Thread(target=self._run, args=(made,), name="dkfs-standin", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(made,), name="dkfs-standin", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:  # the system gives no more threads; it is tried again
+            if not self._is_short:
+                log.warning("nobody stands in for who is kept: %s", exc)
+            self._is_short = True
+            self._leave(made)
+            return
+        self._is_short = False
+        if is_first:
+            log.info("the backing directory has not answered for %.2f s", _LOOK_S)
 
     def _run(self, standing: "_StandIn") -> None:
         try:
             standing.run()
         finally:
-            with self._mutex:
-                self._serving.discard(standing)
-                is_last = not self._serving
-            if is_last:
-                self._loop.relieved()
+            self._leave(standing)
+
+    def _leave(self, standing: "_StandIn") -> None:
+        with self._mutex:
+            self._serving.discard(standing)
+            is_last = not self._serving
+        if is_last:
+            self._loop.relieved()
 
     def are_gone(self) -> bool:
         """Return whether nobody stands in; then fds may be closed again.  In the loop's thread."""
