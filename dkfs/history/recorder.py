@@ -190,7 +190,7 @@ class Recorder:
     @property
     def is_full(self) -> bool:
         """Whether whoever changes files should wait in wait_room() first."""
-        return self.failure is None and self._is_over(1)
+        return self.is_recording and self._is_over(1)
 
     def _is_over(self, part: int) -> bool:
         """Return whether more than this *part* (2: a half) of what may wait does."""
@@ -276,6 +276,9 @@ class Recorder:
 
     def _run(self) -> None:
         while self._await_work():
+            if self._abandoned:
+                self._drop()  # append() had not seen it; behind a gap nothing is recorded
+                continue
             try:
                 batch = next_batch(self._queue, self._admit)
                 report = self._commit(batch)
@@ -381,10 +384,13 @@ class Recorder:
             len(self._queue),
         )
         self._abandoned = True
+        self._drop()
+        self._condition.notify_all()
+
+    def _drop(self) -> None:
         contents = 0
         while self._queue:
             pending, _ = self._queue.popleft()
             self._release(pending)
             contents += pending.operation.kind is OpKind.WRITE
         self._on_drop(contents)
-        self._condition.notify_all()

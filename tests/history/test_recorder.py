@@ -2,9 +2,12 @@
 
 import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from dkfs.history.change import Link, NameChange, NodeChange
 from dkfs.history.frozen import FrozenBytes
@@ -113,3 +116,69 @@ def test_a_rename_behind_the_transaction_tells_what_the_contents_resemble(tmp_pa
         recorder.flush()
 
         assert store.size().segment_bytes - size < 20_000
+
+
+class Failing:
+    """A recorder that fails by an internal error at the first transaction, when it is told to."""
+
+    def __init__(self, top: Path, *, queue_operations: int = 100) -> None:
+        Store.create(top / "store")
+        self.store = Store.open(top / "store", writable=True)
+        self.dropped: list[int] = []
+        self.go_on = threading.Event()
+        self.failed = threading.Event()
+        self._times = 0
+        self.recorder = Recorder(
+            self.store,
+            clock_ns=lambda: 1,
+            on_commit=lambda _: None,
+            on_drop=self._drop,
+            queue_operations=queue_operations,
+        )
+        self.recorder.ask_first(self._admit)
+
+    def _admit(self, _: int) -> int:
+        self._times += 1
+        if self._times == 1:
+            self.go_on.wait(20.0)
+            raise ValueError
+        return 1 << 30
+
+    def _drop(self, contents: int) -> None:
+        self.dropped.append(contents)
+        self.failed.set()
+
+
+@pytest.mark.expect_logs("internal error|could not be recorded")
+def test_an_operation_that_comes_while_the_recorder_gives_up_is_not_recorded_behind_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Failing(tmp_path)
+    saver = Saver(failing.recorder, tmp_path)
+
+    def give_up(_: float) -> None:  # append() is past its test
+        failing.go_on.set()
+        assert failing.failed.wait(20.0)
+
+    monkeypatch.setattr(failing.recorder._pace, "note", give_up)
+    saver.create(b"file", b"data")
+
+    assert not failing.recorder.close()
+    assert failing.dropped == [0, 0]
+    with failing.store.read() as reader:
+        assert reader.last == 0
+    failing.store.close()
+
+
+@pytest.mark.expect_logs("internal error|could not be recorded")
+def test_nobody_waits_for_a_recorder_that_has_given_up(tmp_path: Path) -> None:
+    failing = Failing(tmp_path, queue_operations=2)
+    saver = Saver(failing.recorder, tmp_path)
+    for i in range(3):
+        saver.create(b"file%d" % i, b"data")
+    failing.go_on.set()
+    assert failing.failed.wait(20.0)
+
+    assert not failing.recorder.is_full
+    assert not failing.recorder.close()
+    failing.store.close()
