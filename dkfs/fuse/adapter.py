@@ -17,6 +17,7 @@ from dkfs.fuse.engine import Meter
 from dkfs.fuse.invalidate import drop_pages
 from dkfs.fuse.served import changes, served
 from dkfs.model.ids import Seq
+from dkfs.overlay.inodes import Inode
 from dkfs.overlay.listing import DOTS
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
@@ -295,14 +296,15 @@ class Operations(pyfuse3.Operations):
 
     async def _synced(self, fh: int, result: int | None, sync: Callable[[int], None]) -> int | None:
         fd, seq = self._files.fsync(fh)
-        await self._slowly(self._sync, sync, fd, seq)
+        await self._slowly(self._sync, sync, fd, seq, self._files.handles[fh].inode)
         return result
 
-    def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq) -> None:
+    def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq, inode: Inode) -> None:
         self._recorder.hurry()  # the store syncs while the backing directory does
         sync(fd)
         self._recorder.wait(seq)
-        self._recorder.refuse_lost(seq)
+        if not inode.unlinked:  # nobody will ever find it by a name
+            self._recorder.refuse_lost(inode.node)
 
     async def _slowly(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run *work* in a thread while other requests are served."""

@@ -92,7 +92,10 @@ class Onlooker(Recorder):
         """Nothing is to be waited for."""
         return True
 
-    def refuse_lost(self, seq: Seq) -> None:
+    def refuse_lost(self, node: NodeId) -> None:
+        """Nothing was lost."""
+
+    def refuse_any_lost(self) -> None:
         """Nothing was lost."""
 
     def take_lost(self) -> frozenset[NodeId]:

@@ -5,7 +5,6 @@ was appended against the previous states, stores contents, and commits many oper
 transaction.  A position is committed only after all before it.
 """
 
-import errno
 import logging
 import threading
 import time
@@ -19,6 +18,7 @@ from dkfs.errors import DkfsError
 from dkfs.history.batch import Admit, next_batch
 from dkfs.history.change import NameChange, NodeChange, Pending
 from dkfs.history.links import remember
+from dkfs.history.lost import Lost
 from dkfs.history.pace import Pace, Queued
 from dkfs.history.puts import Counts
 from dkfs.history.resolve import Resolver
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 _AHEAD = 1024  # operations in which a rename of what is saved now is looked for
 _MOST_FDS = 128  # of contents that wait to be read
 _RETRY_S = 1.0  # after a failed commit
-_LOST_MOST = 1000  # versions without contents that nobody has asked about yet
 _CHUNKING = Chunking()
 
 
@@ -86,12 +85,7 @@ class Recorder:
         self._held_out = 0  # bytes; written by the recorder's thread only
         self._fds_in = self._fds_out = 0  # likewise
         self.failure: DkfsError | OSError | None = None
-        self._lost: dict[
-            Seq, NodeId
-        ] = {}  # versions without their contents, until somebody is told
-        self._unmended: set[NodeId] = (
-            set()
-        )  # the nodes of these, until somebody captures all of them
+        self._lost = Lost()
         self._admit: Admit | None = None
         self._resolver = Resolver(chunking)
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -229,20 +223,17 @@ class Recorder:
             self._condition.wait_for(lambda: self.committed >= seq or not self.is_recording)
             return self.committed >= seq
 
-    def refuse_lost(self, seq: Seq) -> None:
-        """Raise OSError, once, if version *seq* is durable but for its contents; see Resolver."""
-        with self._condition:
-            if self._lost.pop(seq, None) is not None:
-                raise OSError(errno.EIO, "what these contents build on is damaged in the store")
+    def refuse_lost(self, node: NodeId) -> None:
+        """Raise OSError if the last version of *node* is durable but for its contents; see Lost.refuse()."""
+        self._lost.refuse(node)
+
+    def refuse_any_lost(self) -> None:
+        """See refuse_lost(), of any node, and Lost.refuse_any()."""
+        self._lost.refuse_any()
 
     def take_lost(self) -> frozenset[NodeId]:
-        """Return the nodes of which all contents must be captured anew, each once."""
-        with self._condition:
-            taken = frozenset(self._unmended)
-            self._unmended.clear()
-            while len(self._lost) > _LOST_MOST:
-                del self._lost[next(iter(self._lost))]
-            return taken
+        """See Lost.take()."""
+        return self._lost.take()
 
     def hurry(self) -> None:
         """Have everything appended committed without waiting for company."""
@@ -316,7 +307,8 @@ class Recorder:
     def _commit(self, batch: list[Queued]) -> Commit:
         started = time.monotonic()
         appended = []
-        lost: dict[Seq, NodeId] = {}
+        lost = 0
+        is_lost: dict[NodeId, bool] = {}  # of whom there were contents
         with self._store.write() as writer:
             ahead = range(min(len(self._queue), _AHEAD))
             self._resolver.begin(self._queue[i][0] for i in ahead)
@@ -328,21 +320,24 @@ class Recorder:
                 nodes = [
                     (change.node, self._resolver.state(writer, change)) for change in pending.nodes
                 ]
-                lost.update((pending.seq, node) for node in self._resolver.take_lost())
+                missing = self._resolver.take_lost()
+                lost += len(missing)
+                is_lost.update(
+                    (change.node, change.node in missing)
+                    for change in pending.nodes
+                    if change.contents is not None
+                )
                 writer.append(pending.seq, pending.operation, nodes, pending.names)
-                if pending.operation.kind is OpKind.WRITE and pending.seq not in lost:
+                if pending.operation.kind is OpKind.WRITE and not missing:
                     appended.append(at)
         now = time.monotonic()
-        with self._condition:
-            self._lost.update(lost)
-            # To read again what cannot be read helps nobody; the next change of the file tries.
-            self._unmended.update(set(lost.values()) - self._resolver.unreadable)
+        self._lost.note(is_lost, self._resolver.unreadable)
         return Commit(
             seq=batch[-1][0].seq,
             operations=len(batch),
             latencies_s=tuple(now - at for at in appended),
             counts=self._resolver.counts,
-            lost=len(lost),
+            lost=lost,
             seconds=now - started,
         )
 

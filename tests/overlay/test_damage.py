@@ -36,15 +36,15 @@ def test_damage_in_one_file_does_not_end_the_recording_of_others(world: World) -
     damage(world, b"file")
     number = world.open(b"file")
     world.fs.files.write(number, 0, b"x")
-    _, seq = world.fs.files.fsync(number)
+    world.fs.files.fsync(number)
+    node = world.inode(number).node
     world.fs.files.release(world.create(b"other", b"data"))
 
     assert world.read(b"other") == b"data"
     with pytest.raises(CorruptError):
         world.read(b"file")
     with pytest.raises(OSError, match="damaged in the store"):
-        world.recorder.refuse_lost(seq)
-    world.recorder.refuse_lost(seq)  # only who waits is told, and once
+        world.recorder.refuse_lost(node)
 
 
 @pytest.mark.expect_logs("is damaged|not compared")
@@ -139,13 +139,14 @@ def test_a_file_that_cannot_be_read_keeps_no_other_from_being_recorded(
         return read_exactly(fd, offset, length)
 
     monkeypatch.setattr(frozen, "read_exactly", read)
-    _, seq = world.fs.files.fsync(number)
+    world.fs.files.fsync(number)
+    node = world.inode(number).node
     world.fs.files.release(world.create(b"other", b"data"))
 
     assert world.read(b"other") == b"data"
     assert world.recorder.is_recording
     with pytest.raises(OSError, match="damaged"):
-        world.recorder.refuse_lost(seq)
+        world.recorder.refuse_lost(node)
     before = world.recorder.last
     world.fs.tick(0.0)
     assert world.recorder.last == before  # it is not tried again and again

@@ -40,6 +40,7 @@ from dkfs.fuse.kernel.request import (
 )
 from dkfs.fuse.kernel.system import is_in_memory
 from dkfs.model.ids import Seq
+from dkfs.overlay.inodes import Inode
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
 
@@ -212,11 +213,13 @@ class FileRequests:
     def _synced(self, number: int, sync: Callable[[int], None]) -> Callable[[], bytes]:
         """Capture; return what makes it durable, in another thread."""
         fd, seq = self._files.fsync(number)
-        return lambda: self._sync(sync, fd, seq)
+        inode = self._handles[number].inode
+        return lambda: self._sync(sync, fd, seq, inode)
 
-    def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq) -> bytes:
+    def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq, inode: Inode) -> bytes:
         self._recorder.hurry()  # the store syncs while the backing directory does
         sync(fd)
         self._recorder.wait(seq)
-        self._recorder.refuse_lost(seq)
+        if not inode.unlinked:  # nobody will ever find it by a name
+            self._recorder.refuse_lost(inode.node)
         return b""

@@ -204,6 +204,7 @@ class RangeRequests:
             recorder.hurry()
             syncfs(root_fd)
             recorder.wait(seq)
+            recorder.refuse_any_lost()
             return b""
 
         return Work(sync, can_be_given_up=True)
