@@ -136,22 +136,33 @@ class Commands:
         }
 
     async def _flush(self, _: Message) -> Message:
+        return {"last": await self._captured(unasked=True)}
+
+    async def _captured(self, *, unasked: bool = False) -> Seq:
+        """Record what was written so far; return the version, when it is durable.
+
+        *Unasked*, for who only wants to see what there is, see PassedCaptures.capture(), and what cannot be recorded is passed
+        over.  Else raises StoreError then.
+        """
         captures = self._fs.captures
-        first = captures.before_all()
+        first = captures.before_all(unasked=unasked)
         if first is not None:
             await trio.to_thread.run_sync(first)
         captures.has_looked = first is not None
-        captures.capture_all()
-        captures.has_looked = False
+        try:
+            captures.capture_all(unasked=unasked)
+        finally:
+            captures.has_looked = False
+        if not unasked:
+            captures.refuse_uncaptured("nothing was done")
         if not await trio.to_thread.run_sync(self._fs.recorder.flush):
             raise StoreError(f"the store fails: {self._fs.recorder.failure}")
-        return {"last": self._fs.recorder.committed}
+        return self._fs.recorder.committed
 
     async def _tag(self, request: Message) -> Message:
         name = _text(request, "name")
         check_tag_name(name)
-        await self._flush(request)
-        seq = self._version(request) if "version" in request else None
+        seq = await self._named(request)
         return {"name": name, "seq": self._fs.tags.tag(name, seq)}
 
     async def _untag(self, request: Message) -> Message:
@@ -161,8 +172,7 @@ class Commands:
     async def _hold(self, request: Message) -> Message:
         name = _text(request, "name")
         check_tag_name(name)
-        await self._flush(request)
-        seq = self._version(request) if "version" in request else None
+        seq = await self._named(request)
         expires = request.get("expires_ns")
         if expires is not None and not isinstance(expires, int):
             raise UsageError('control request: "expires_ns" is not a number')
@@ -177,7 +187,7 @@ class Commands:
         paths = request.get("paths", [])
         if not isinstance(paths, list):
             raise UsageError('control request: "paths" is not a list')
-        await self._flush(request)
+        await self._captured()
         chosen = tuple(base64.b64decode(str(path)) for path in paths)
         async with self.maintenance.paused():  # what it goes to must not be forgotten meanwhile
             return await self._roll(rollback(self._version(request), chosen), request)
@@ -186,7 +196,7 @@ class Commands:
         async with self.maintenance.paused():
             with self._fs.store.read() as reader:
                 move = find(reader)
-            await self._flush(request)
+            await self._captured()
             return await self._roll(move, request)
 
     async def _roll(self, move: Move, request: Message) -> Message:
@@ -218,6 +228,13 @@ class Commands:
         if self._fs.recorder.queued or not self._fs.recorder.is_recording:
             raise StoreError(f"not everything is recorded: {self._fs.recorder.failure}")
         return {"last": self._fs.recorder.committed}
+
+    async def _named(self, request: Message) -> Seq:
+        """Return the version that *request* names, else the present one, which has everything written so far."""
+        if "version" not in request:
+            return await self._captured()
+        await self._captured(unasked=True)
+        return self._version(request)
 
     def _version(self, request: Message) -> Seq:
         with self._fs.store.read() as reader:

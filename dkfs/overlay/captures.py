@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from dkfs.core.extents import Extents, Range, below
-from dkfs.errors import DkfsError
+from dkfs.errors import DkfsError, StoreError
 from dkfs.history.change import NodeChange
 from dkfs.history.frozen import COPY_MOST, Frozen, FrozenBytes, FrozenFile
 from dkfs.history.reading import next_data
@@ -217,8 +217,8 @@ class Captures:
         finally:
             os.close(fd)
 
-    def capture_due(self, older_than_s: float) -> None:
-        """Capture every file that has been dirty for longer than *older_than_s*.
+    def capture_due(self, older_than_s: float, *, unasked: bool = True) -> None:
+        """Capture every file that has been dirty for longer than *older_than_s*; see capture().
 
         But not one whose last contents the recorder has not read yet: a large file that is written
         all over all the time would only be read again and again.  And not one of which the kernel has
@@ -234,7 +234,7 @@ class Captures:
             if older_than_s and self._has_to_wait(inode):
                 continue
             try:
-                self.capture(inode, inode.handles[0].origin, unasked=True)
+                self.capture(inode, inode.handles[0].origin, unasked=unasked)
             except BlockingIOError:
                 self._dirty[inode] = time.monotonic()  # there will be a quieter moment
             except (OSError, DkfsError) as exc:
@@ -254,9 +254,15 @@ class Captures:
             handle.is_halfway = False  # if there is no rest, it is put off once only
         return bool(halves) and self._dirty[inode] > at_the_latest
 
-    def capture_all(self) -> None:
-        """Capture every dirty file."""
-        self.capture_due(0.0)
+    def capture_all(self, *, unasked: bool = False) -> None:
+        """Capture every dirty file; what cannot be stays dirty.  See capture()."""
+        self.capture_due(0.0, unasked=unasked)
+
+    def refuse_uncaptured(self, what: str) -> None:
+        """Raise StoreError, saying that *what*, if capture_all() has left something that is in no version."""
+        for inode in self._dirty:
+            path = os.fsdecode(self._table.path(inode))
+            raise StoreError(f"{path} cannot be recorded as it is now: {what}")
 
     def sync(self) -> None:
         """Capture every dirty file; raises OSError, after the last, if one cannot be."""

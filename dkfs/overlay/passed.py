@@ -48,14 +48,16 @@ class PassedCaptures(Captures):
         fd = inode.handles[0].fd
         watch.recorded(self.unseen.stamp_now(fd), -1)
 
-    def capture_due(self, older_than_s: float) -> None:
+    def capture_due(self, older_than_s: float, *, unasked: bool = True) -> None:
         """See Captures."""
         since = time.monotonic() if older_than_s else 0.0
         for watch in self.unseen.all():
             self._note_changed(watch, since)
         self._takes_older = older_than_s > 0
-        super().capture_due(older_than_s)
-        self._takes_older = False
+        try:
+            super().capture_due(older_than_s, unasked=unasked)
+        finally:
+            self._takes_older = False
         for watch in self.unseen.all():
             self._let_go_if_still(watch)
 
@@ -124,9 +126,9 @@ class PassedCaptures(Captures):
         watch.looks += 1
         return lambda: look_for(watch, key, look)
 
-    def before_all(self) -> Callable[[], None] | None:
+    def before_all(self, *, unasked: bool = False) -> Callable[[], None] | None:
         """See before(), for a capture of every file."""
-        works = [self.before(watch.inode, unasked=True) for watch in self.unseen.all()]
+        works = [self.before(watch.inode, unasked=unasked) for watch in self.unseen.all()]
         slow = [work for work in works if work is not None]
         if not slow:
             return None
@@ -164,7 +166,12 @@ class PassedCaptures(Captures):
         is_quiet = watch.is_quiet and watch.blind and not self._takes_older
         if not status.st_nlink or not (is_quiet or self._has_changed(watch, status)):
             return False
-        found = watch.take(status, is_new=self.has_looked or self._takes_older)
+        try:
+            found = watch.take(status, is_new=self.has_looked or self._takes_older)
+        except BlockingIOError:  # a look for the timer, which takes not just anything
+            if unasked:
+                raise
+            found = None
         if found is None:
             found = self._look(watch, unasked=unasked).run()
         if found is None:  # the store fails

@@ -67,10 +67,12 @@ class Rollback:
         """Do *move*.
 
         What maps have stored is to be written before it is called, see written_ones(), and what is in
-        settling to be taken out when the kernel has dropped its pages.  Raises NotFoundError, OSError, StoreError; what
+        settling to be taken out when the kernel has dropped its pages.  Raises NotFoundError, OSError, StoreError,
+        that too if something is in no version and cannot be recorded; what
         was done before an error is found, and recorded, at the next mount.
         """
         self._captures.capture_all()
+        self._captures.refuse_uncaptured("nothing was rolled back")
         known = self._known()  # may record what appeared behind the mount
         if not self._recorder.flush():
             raise StoreError(f"the store fails, nothing was rolled back: {self._recorder.failure}")

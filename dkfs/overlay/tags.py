@@ -28,9 +28,11 @@ class Tags:
     ) -> Seq:
         """Name version *seq*, by default the present one; return it when that is durable.
 
-        Raises ExistsError, NotFoundError, StoreError.
+        Raises ExistsError, NotFoundError, StoreError, that too if something written so far cannot be recorded.
         """
-        self._captures.capture_all()
+        if seq is None:
+            self._captures.capture_all()
+            self._captures.refuse_uncaptured("no tag was made")
         if not self._recorder.flush():
             raise StoreError(f"the store fails, no tag was made: {self._recorder.failure}")
         time_ns = self._recorder.now_ns()
