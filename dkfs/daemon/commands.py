@@ -145,14 +145,18 @@ class Commands:
         over.  Else raises StoreError then.
         """
         captures = self._fs.captures
-        first = captures.before_all(unasked=unasked)
-        if first is not None:
+        looked = 0
+        while True:
+            captures.looked = looked  # of this request only: not while others are handled
+            try:
+                first = captures.before_all(unasked=unasked)
+                if first is None:
+                    captures.capture_all(unasked=unasked)
+                    break
+            finally:
+                captures.looked = 0
             await trio.to_thread.run_sync(first)
-        captures.has_looked = first is not None
-        try:
-            captures.capture_all(unasked=unasked)
-        finally:
-            captures.has_looked = False
+            looked += 1
         if not unasked:
             captures.refuse_uncaptured("nothing was done")
         if not await trio.to_thread.run_sync(self._fs.recorder.flush):

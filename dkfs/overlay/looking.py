@@ -98,7 +98,11 @@ class Look:
         self._is_still = is_still
         self._takes_any = takes_any
         self._fd = os.open(by_fd(fd), os.O_RDONLY | os.O_CLOEXEC)
-        self._base = os.dup(base) if base >= 0 else -1
+        try:
+            self._base = os.dup(base) if base >= 0 else -1
+        except OSError:
+            os.close(self._fd)
+            raise
 
     def run(self) -> Found | None:
         """Return what is found, None if the store fails; raises OSError, BlockingIOError if it changes all the time."""

@@ -20,6 +20,10 @@ from dkfs.overlay.writers import for_reading, may_be_written
 
 log = logging.getLogger(__name__)
 
+_LOOKS_MOST = (
+    3  # in threads for one request; then it is looked in the loop's, where nothing overtakes it
+)
+
 
 class PassedCaptures(Captures):
     """See Captures, and the module."""
@@ -27,8 +31,8 @@ class PassedCaptures(Captures):
     def __init__(self, table: InodeTable, journal: Journal, count: FileCount) -> None:
         super().__init__(table, journal, count)
         self.unseen = Unseen(table.root.fd)
-        # For the request that is being handled: what was found of its file is new enough.
-        self.has_looked = False
+        # How often it was looked for the request that is being handled: what was found is new enough for it.
+        self.looked = 0
         self._takes_older = False  # likewise, if it was found since the last timer
 
     def capture(self, inode: Inode, origin: Origin, *, unasked: bool = False) -> None:
@@ -117,19 +121,29 @@ class PassedCaptures(Captures):
     def before(self, inode: Inode, *, unasked: bool = False) -> Callable[[], None] | None:
         """Return what is to be done, in any thread, before a capture of *inode* that is to be quick; None if nothing.
 
-        The capture has to follow at once, with has_looked set.  *unasked*: see capture().
+        Then it is to be asked again, with looked set, and the capture has to follow at once when there is nothing
+        more to be done.  *unasked*: see capture().
         """
         watch = self.unseen.get(inode)
-        if watch is None or self.has_looked or not inode.handles or not self._is_slow(watch):
+        if watch is None or not inode.handles or not self._is_slow(watch):
             return None
+        if self.looked and (watch.is_found or self.looked >= _LOOKS_MOST):
+            return None  # often what was found has been overtaken by an open, a close or another capture
         look, key = self._look(watch, unasked=unasked), watch.key()
-        watch.looks += 1
+        watch.begin()
         return lambda: look_for(watch, key, look)
 
     def before_all(self, *, unasked: bool = False) -> Callable[[], None] | None:
         """See before(), for a capture of every file."""
-        works = [self.before(watch.inode, unasked=unasked) for watch in self.unseen.all()]
-        slow = [work for work in works if work is not None]
+        slow = []
+        for watch in self.unseen.all():
+            try:
+                work = self.before(watch.inode, unasked=unasked)
+            except (OSError, DkfsError) as exc:  # the others have begun: they have to be done
+                log.debug("left to the capture: %s", exc)
+                continue
+            if work is not None:
+                slow.append(work)
         if not slow:
             return None
 
@@ -167,7 +181,7 @@ class PassedCaptures(Captures):
         if not status.st_nlink or not (is_quiet or self._has_changed(watch, status)):
             return False
         try:
-            found = watch.take(status, is_new=self.has_looked or self._takes_older)
+            found = watch.take(status, is_new=self.looked > 0 or self._takes_older)
         except BlockingIOError:  # a look for the timer, which takes not just anything
             if unasked:
                 raise

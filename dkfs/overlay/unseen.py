@@ -61,6 +61,11 @@ class Watch:
             dirty += handle.dirty
         return self._recorded, self.writers, tuple(dirty)
 
+    def begin(self) -> None:
+        """Note a look, which ends with deposit()."""
+        with self._mutex:
+            self.looks += 1
+
     def deposit(self, key: object, found: Found | OSError | None) -> None:
         """Leave what was found, None if the store fails, for the loop's thread; in any thread."""
         with self._mutex:
@@ -72,6 +77,9 @@ class Watch:
                 _drop(found)
                 return
             if self._found is not None:
+                if self._found[0] == key and _is_newer(self._found[1], found):
+                    _drop(found)
+                    return
                 _drop(self._found[1])
             self._found = key, found
 
@@ -105,6 +113,17 @@ class Watch:
         """Whether something was left."""
         return self._found is not None
 
+    @property
+    def is_found(self) -> bool:
+        """Whether something was left that may still be recorded, or an error that will come again."""
+        with self._mutex:
+            if self._found is None:
+                return False
+            key, found = self._found
+        if isinstance(found, OSError):
+            return not isinstance(found, BlockingIOError)
+        return key == self.key()
+
     def recorded(self, stamp: Stamp | None, base: int) -> None:
         """Note that the file is recorded as it was when it had *stamp*; take over its clone *base*."""
         self._recorded += 1
@@ -125,6 +144,12 @@ class Watch:
                 _drop(self._found[1])
                 self._found = None
         self.recorded(None, -1)
+
+
+def _is_newer(one: Found | OSError, other: Found | OSError) -> bool:
+    if isinstance(one, Found) and isinstance(other, Found):
+        return one.asked_ns > other.asked_ns
+    return isinstance(one, Found)
 
 
 def _drop(found: Found | OSError) -> None:
@@ -209,7 +234,7 @@ class Unseen:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="looker", daemon=True)
             self._thread.start()
-        watch.looks += 1
+        watch.begin()
         self._queue.put((watch, watch.key(), look))
 
     def _run(self) -> None:

@@ -6,6 +6,7 @@ of dkfs, becomes EIO, and is logged and counted, because it would end the mount 
 
 import copy
 import errno
+import functools
 import logging
 import os
 import time
@@ -204,7 +205,8 @@ class Dispatcher:
 
     def _again(self, request: Request, first: First) -> Held:
         kept = bytes(request.view[: request.size])
-        handle = self._finished_again if first.is_look else self._finished
+        looks = self._captures.looked + 1 if first.is_look else 0
+        handle = functools.partial(self._finished_again, looks)
         return Held(
             request.unique,
             kept,
@@ -212,23 +214,23 @@ class Dispatcher:
             handle,
             pid=request.pid,
             is_first=True,
-            is_look=first.is_look,
+            looks=looks,
         )
 
     def handle_again(self, held: Held) -> Payload | Deferred | None:
         """Handle a request whose wait() has returned, in the loop's thread; see handle()."""
-        self._captures.has_looked = held.is_look
+        self._captures.looked = held.looks
         try:
             return self.handle(held.request)
         finally:
-            self._captures.has_looked = False
+            self._captures.looked = 0
 
-    def _finished_again(self, request: bytes) -> bytes:
-        self._captures.has_looked = True
+    def _finished_again(self, looks: int, request: bytes) -> bytes:
+        self._captures.looked = looks
         try:
             return self._finished(request)
         finally:
-            self._captures.has_looked = False
+            self._captures.looked = 0
 
     def _finished(self, request: bytes) -> bytes:
         """Handle *request* to its end, however long that takes."""

@@ -67,7 +67,7 @@ class Held(Deferred):
     finish() does.
     """
 
-    __slots__ = ("is_first", "is_look", "request", "wait")
+    __slots__ = ("is_first", "looks", "request", "wait")
 
     def __init__(
         self,
@@ -78,12 +78,12 @@ class Held(Deferred):
         *,
         pid: int,
         is_first: bool = False,
-        is_look: bool = False,
+        looks: int = 0,
     ) -> None:
         """*handle* handles a request to its end, whatever that takes.
 
-        *is_first*: it waits for no room, but for wait(), which, if it *is a look*, finds something out; see
-        Dispatcher.handle_again().
+        *is_first*: it waits for no room, but for wait(), which finds something out as the last of so many *looks*,
+        0 if it does not; see Dispatcher.handle_again().
         """
 
         def finish() -> bytes:
@@ -94,7 +94,7 @@ class Held(Deferred):
         self.request = request
         self.wait = wait
         self.is_first = is_first
-        self.is_look = is_look
+        self.looks = looks
 
 
 class Request:
