@@ -60,16 +60,29 @@ class Files:
         fd = self._open_backing(inode, flags)
         if writes and not flags & os.O_TRUNC:
             size = os.fstat(fd).st_size
-        number = self.opened(inode, fd, flags, caller, size)
+        try:
+            number = self.opened(inode, fd, flags, caller, size)
+        except BaseException:
+            os.close(fd)
+            raise
         if flags & os.O_TRUNC:
-            if not inode.plain:
-                drop(self._journal, inode, fd, self._journal.origin(caller), kill=kill)
-            if writes:
-                # An empty file too: its mtime changes.
-                self._captures.written(self.handles[number], 0, size)
-            else:  # O_RDONLY | O_TRUNC truncates too
-                self._captures.truncated(inode, fd, size, self._journal.origin(caller))
+            try:
+                self._emptied(self.handles[number], size, kill=kill)
+            except BaseException:
+                self.release(number)
+                raise
         return number
+
+    def _emptied(self, handle: Handle, size: int, *, kill: bool | None) -> None:
+        """Note that opening *handle* has truncated its file, of *size* bytes; first of all: it is done."""
+        inode = handle.inode
+        if handle.writable:
+            # An empty file too: its mtime changes.
+            self._captures.written(handle, 0, size)
+        else:  # O_RDONLY | O_TRUNC truncates too
+            self._captures.truncated(inode, handle.fd, size, handle.origin)
+        if not inode.plain:
+            drop(self._journal, inode, handle.fd, handle.origin, kill=kill)
 
     def opened(self, inode: Inode, fd: int, flags: int, caller: Caller, size: int) -> int:
         """Take over *fd*, an open file of *inode* that had *size* bytes; return its number."""

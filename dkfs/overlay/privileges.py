@@ -5,6 +5,8 @@ the bits, it says with a flag that pyfuse3 does not hand on, and not for falloca
 there, as root has it and others do not, the user decides.
 """
 
+import functools
+import logging
 import os
 import stat
 from collections.abc import Container
@@ -15,6 +17,8 @@ from dkfs.overlay.backing import xattrs_of
 from dkfs.overlay.inodes import Inode
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.origin import is_in_group
+
+log = logging.getLogger(__name__)
 
 CAPABILITY = b"security.capability"
 DEFAULT_ACL = b"system.posix_acl_default"
@@ -32,7 +36,8 @@ def drop(
 ) -> None:
     """Take the privileges of *inode*, open as *fd*, because *origin* changes its contents.
 
-    *kill*: whether the kernel says that set-id bits go; None if it has said nothing.
+    *kill*: whether the kernel says that set-id bits go; None if it has said nothing.  What dkfs's user may
+    not take away the backing file system does, with the change itself.
     """
     status = os.fstat(fd)
     xattrs = xattrs_of(fd)
@@ -40,15 +45,26 @@ def drop(
         kill = origin.uid != 0
     bits = _bits(status, origin) if kill else 0
     if bits:
-        os.fchmod(fd, stat.S_IMODE(status.st_mode) & ~bits)
+        try:
+            os.fchmod(fd, stat.S_IMODE(status.st_mode) & ~bits)
+        except PermissionError as exc:
+            _say("set-id bits", exc.strerror)
     had_capability = xattrs.pop(CAPABILITY, None) is not None
     if had_capability:
-        os.removexattr(fd, CAPABILITY)
+        try:
+            os.removexattr(fd, CAPABILITY)
+        except PermissionError as exc:
+            _say("capabilities", exc.strerror)
     if (bits or had_capability) and not inode.unlinked:
         status = os.fstat(fd)
         change = NodeChange(journal.node(inode), status, None, None, xattrs)
         journal.changed(OpKind.SETATTR, origin, inode, change)
     inode.plain = is_plain(status, xattrs)
+
+
+@functools.cache  # once is enough
+def _say(what: str, why: str) -> None:
+    log.warning("%s of changed files are left to the backing file system: %s", what, why)
 
 
 def mode_after_chown(status: os.stat_result, origin: Origin) -> int | None:

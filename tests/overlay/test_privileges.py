@@ -1,5 +1,6 @@
 """Set-id bits go with a change of contents, if the kernel says so or, where it says nothing, by the user."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -139,3 +140,54 @@ def test_a_bit_for_locking_goes_with_chown_by_who_is_not_in_the_group(
         status = it.fs.attributes.set(inode, NewAttributes(gid=1000), None, caller)
 
         assert stat.S_IMODE(status.st_mode) == kept
+
+
+@pytest.fixture
+def powerless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be somebody who may not take capabilities away, of a backing file system that does not either."""
+
+    def has(fd: int) -> dict[bytes, bytes]:
+        return {CAPABILITY: CAPABILITIES} if stat.S_ISREG(os.fstat(fd).st_mode) else {}
+
+    def refuse(_: int, name: bytes) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
+
+    monkeypatch.setattr("dkfs.overlay.privileges.xattrs_of", has)
+    monkeypatch.setattr(os, "removexattr", refuse)
+
+
+@pytest.mark.expect_logs("left to the backing file system")
+@pytest.mark.usefixtures("powerless")
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_RDWR | os.O_TRUNC, os.O_RDONLY | os.O_TRUNC])
+def test_what_may_not_be_taken_away_refuses_no_change(tmp_path: Path, flags: int) -> None:
+    with driven(tmp_path) as it:
+        inode = it.create(b"file", b"data")
+        inode.plain = False
+        number = it.fs.files.open(inode, flags, USER, kill=True)
+        if flags == os.O_RDWR:
+            assert it.fs.files.write(number, 0, b"new!", kill=True) == 4
+        it.close(number)
+
+        assert (it.top / "file").read_bytes() == (b"new!" if flags == os.O_RDWR else b"")
+
+
+def test_a_truncation_after_which_something_fails_is_recorded_and_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with driven(tmp_path) as it:
+        inode = it.create(b"file", b"data")
+        inode.plain = False
+        monkeypatch.setattr("dkfs.overlay.files.drop", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
+            it.fs.files.open(inode, os.O_RDWR | os.O_TRUNC, USER)
+
+        assert it.fs.table.files == 0
+        assert it.recorder.flush()
+        with it.store.read() as reader:
+            assert Tree(reader, reader.last).resolve(b"file")
+            state = reader.node(inode.node, reader.last)
+            assert state is not None
+            assert state.attr.size == 0
