@@ -1,5 +1,6 @@
 """Making things in the backing directory and in the log: create, mkdir, mknod, symlink, link, tmpfile."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -47,15 +48,20 @@ class Creation(Lookups):
             inode, status = self.lookup(parent, name)
             try:
                 return self._files.open(inode, flags & ~os.O_CREAT, caller), inode, status
-            except OSError:
+            except BaseException:
                 self._table.forget(inode, 1)
                 raise
+        made = None
         try:
             status = self._own(fd, directory, mode, caller)
-            inode = self._created(OpKind.CREATE, caller, parent, name, status, xattrs_of(fd))
-            return self._files.opened(inode, fd, flags, caller, 0), inode, status
-        except OSError:
+            made = self._created(OpKind.CREATE, caller, parent, name, status, xattrs_of(fd))
+            return self._files.opened(made, fd, flags, caller, 0), made, status
+        except BaseException:
             os.close(fd)
+            if made is None:
+                self._unmake(parent, name)
+            else:
+                self._table.forget(made, 1)  # it is recorded, and stays
             raise
 
     def tmpfile(
@@ -70,6 +76,7 @@ class Creation(Lookups):
         self._table.make_room()
         directory = self._table.fd(parent)
         fd = os.open(b".", wanted, mode & 0o7777, dir_fd=directory)
+        inode = None
         try:
             status = self._own(fd, directory, mode, caller)
             held = os.open(by_fd(fd), os.O_PATH | os.O_CLOEXEC)
@@ -77,8 +84,10 @@ class Creation(Lookups):
             inode.lookups += 1
             inode.plain = is_plain(status, xattrs_of(fd))
             return self._files.opened(inode, fd, flags, caller, 0), inode, status
-        except OSError:
+        except BaseException:
             os.close(fd)
+            if inode is not None:
+                self._table.forget(inode, 1)
             raise
 
     def mkdir(
@@ -146,15 +155,25 @@ class Creation(Lookups):
         self._check(parent, name)
         directory = self._table.fd(parent)
         make(directory)
-        fd = os.open(name, backing.O_PATH, dir_fd=directory)
         try:
-            status = self._own(fd, directory, mode, caller)
-            inode = self._created(
-                kind, caller, parent, name, status, xattrs_of(by_fd(fd)), target=target
-            )
-        finally:
-            os.close(fd)
+            fd = os.open(name, backing.O_PATH, dir_fd=directory)
+            try:
+                status = self._own(fd, directory, mode, caller)
+                inode = self._created(
+                    kind, caller, parent, name, status, xattrs_of(by_fd(fd)), target=target
+                )
+            finally:
+                os.close(fd)
+        except BaseException:
+            self._unmake(parent, name, is_directory=kind is OpKind.MKDIR)
+            raise
         return inode, status
+
+    def _unmake(self, parent: Inode, name: bytes, *, is_directory: bool = False) -> None:
+        """Remove what was just made and is not recorded: the answer is an error."""
+        with contextlib.suppress(OSError):
+            remove = os.rmdir if is_directory else os.unlink
+            remove(name, dir_fd=self._table.fd(parent))
 
     def _own(self, fd: int, directory: int, mode: int, caller: Caller) -> os.stat_result:
         """Give what was just created in *directory* to the caller; return its status."""
@@ -186,16 +205,20 @@ class Creation(Lookups):
         inode = self._table.found(parent, name, status)
         inode.lookups += 1
         inode.plain = is_plain(status, xattrs)
+        try:
+            self._journal.created(
+                kind,
+                caller,
+                inode,
+                status,
+                os.fstat(self._table.fd(parent)),
+                xattrs=xattrs,
+                target=target,
+            )
+        except BaseException:
+            self._table.forget(inode, 1)
+            raise
         self._count.change(0 if inode.is_dir else 1)
-        self._journal.created(
-            kind,
-            caller,
-            inode,
-            status,
-            os.fstat(self._table.fd(parent)),
-            xattrs=xattrs,
-            target=target,
-        )
         return inode
 
     def link(self, inode: Inode, parent: Inode, name: bytes, caller: Caller) -> Found:
