@@ -13,7 +13,7 @@ from dkfs.history.retain import Outlook, Prospect, Row, contents_to_forget, deci
 from dkfs.store import Reader
 from dkfs.store.collect_survey import Findings, Survey
 
-_BATCH: Final = 4096  # states sent at once
+_BATCH: Final = 256  # states sent at once: while they are unpickled nobody else has the interpreter
 
 
 @dataclass(frozen=True, slots=True)

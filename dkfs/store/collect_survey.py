@@ -40,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 # Tells whether a state will be gone once what is going to be forgotten is forgotten.
 IsDropped = Callable[[NodeId, Seq], bool]
 
-_BATCH: Final = 1024  # rows sent at once
+_BATCH: Final = 64  # rows sent at once: to unpickle 1,024 keeps the interpreter for 1 ms, and nobody is answered
 _COPY_MOST: Final = 200_000  # records in one copy: what is known of them is held in memory
 _VIEW_ROWS: Final = 256  # encoded anew in one view
 _TELL_EVERY: Final = 2048  # rows
