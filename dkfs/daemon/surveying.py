@@ -160,7 +160,8 @@ def serve(store: Path, fd: int, *, limit: int) -> int:
     """Be the other process: answer what comes on the socket *fd* until nobody is there; return the exit status."""
     # The daemon ends it; a signal that is meant for the daemon's terminal does not.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # whoever serves has the processor at once
+    # Whoever serves has the processor at once.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     os.nice(_NICE)  # for the disk
     with Connection(fd) as connection:
         with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the daemon has gone
