@@ -59,6 +59,7 @@ class FileRequests:
         self._names = fs.names
         self._files = fs.files
         self._handles = fs.files.handles
+        self._modes = fs.modes
         self._virtual = fs.virtual
         self._recorder = fs.recorder
         self._captures = fs.captures
@@ -117,6 +118,12 @@ class FileRequests:
         inode = self._table[request.node]
         if flags & os.O_TRUNC and (wait := self._captures.waiting(inode, 0)) is not None:
             return First(wait, is_look=False)
+        if self.passthrough is not None:
+            wait = self.passthrough.waiting(inode, flags)
+            if wait is not None:
+                return First(wait, is_look=False)
+        if self.passthrough is not None and flags & os.O_TRUNC and flags & os.O_DIRECT:
+            self._modes.decide(inode, flags)  # may refuse: before anything is truncated
         number = self._files.open(inode, flags, request, kill=kill)
         return self._opened(number, flags)
 
