@@ -230,12 +230,18 @@ class Unseen:
             return -1
 
     def ask(self, watch: Watch, look: Look) -> None:
-        """Have *look* done by the thread; what it finds is left with *watch*."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="looker", daemon=True)
-            self._thread.start()
+        """Have *look* done by the thread, at once if there can be none; what it finds is left with *watch*."""
         watch.begin()
-        self._queue.put((watch, watch.key(), look))
+        task = watch, watch.key(), look
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="looker", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # pids.max, RLIMIT_NPROC
+                look_for(*task)
+                return
+            self._thread = thread
+        self._queue.put(task)
 
     def _run(self) -> None:
         while (task := self._queue.get()) is not None:
