@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from weakref import WeakSet
 
 from dkfs.core.extents import Extents, Range, below
 from dkfs.errors import DkfsError, StoreError
@@ -38,6 +39,7 @@ class Captures:
         # Inodes, by number, with contents that could not be read, or not be recorded: the next capture
         # takes all of it.
         self._missed: set[int] = set()
+        self._late: WeakSet[FrozenFile] = WeakSet()  # was waited for in vain
 
     def __len__(self) -> int:
         return len(self._dirty)
@@ -102,6 +104,29 @@ class Captures:
         def wait() -> None:
             for frozen in slow:
                 self._wait(frozen)
+
+        return wait
+
+    def waiting_for_all(self, inode: Inode) -> Callable[[], None] | None:
+        """See waiting(), for changes of all of it that dkfs will not be told of: what is little is saved now.
+
+        Raises OSError, also if it was waited for in vain.
+        """
+        slow = []
+        for frozen in inode.frozen or ():
+            if frozen.unsaved(0, frozen.size) <= _SAVE_MOST:
+                self._journal.recorder.saved(frozen.before_change(0, frozen.size))
+            elif frozen in self._late:
+                raise OSError(errno.EIO, "the contents before the change cannot be recorded")
+            else:
+                slow.append(frozen)
+        if not slow:
+            return None
+
+        def wait() -> None:
+            for frozen in slow:
+                if not self._wait(frozen):
+                    self._late.add(frozen)
 
         return wait
 

@@ -10,6 +10,7 @@ import fcntl
 import os
 import struct
 import threading
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from dkfs.core.io_mode import OpenKind
@@ -80,6 +81,18 @@ class Passthrough:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def waiting(self, inode: Inode, flags: int) -> Callable[[], None] | None:
+        """Return what to wait for, in any thread, before *inode* is opened with *flags*; None if that need not wait.
+
+        A map of the file itself would store over what is still to be read for a version.  Raises OSError.
+        """
+        if not inode.frozen or flags & os.O_ACCMODE != os.O_RDWR:
+            return None
+        with self._mutex:
+            if not self._modes.decide(inode, flags).is_passthrough:
+                return None
+        return self._captures.waiting_for_all(inode)
 
     def opened(self, number: int, flags: int) -> tuple[int, int]:
         """Return open_flags and backing id for the reply that tells of handle *number*, opened with *flags*."""

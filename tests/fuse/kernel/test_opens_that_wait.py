@@ -1,0 +1,112 @@
+"""An open that a map could follow, of a file that is still to be read for a version."""
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dkfs.core.io_mode import IoMode
+from dkfs.fuse.kernel.dispatcher import Dispatcher
+from dkfs.fuse.kernel.request import Held
+from dkfs.history.frozen import FrozenFile
+from dkfs.overlay import captures
+from dkfs.overlay.inodes import Inode
+from dkfs.store import Writer
+from tests.fuse.kernel import wire
+from tests.fuse.kernel.kernel_side import CountingMeter, reply_of
+from tests.fuse.kernel.test_passthrough import Mounted
+from tests.fuse.kernel.wire import Op
+
+
+class Waiting:
+    """A checkpoint mount, of which no file is read for a version until *go_on* is set."""
+
+    def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.mounted = Mounted(top, IoMode.CHECKPOINT)
+        self.fs, self.world = self.mounted.fs, self.mounted.world
+        self.fs.captures.unseen.no_clones.add(os.fstat(self.world.root_fd).st_dev)
+        self.dispatcher = Dispatcher(self.fs, CountingMeter())
+        self.dispatcher.is_ready = True
+        self.dispatcher.files.passthrough = self.mounted.passthrough
+        self.go_on = threading.Event()
+        self._monkeypatch = monkeypatch
+
+    def closed(self, content: bytes) -> Inode:
+        """Make a file, which is written past dkfs and closed; all of it is to be read."""
+        number, _, _ = self.mounted.open(b"f", os.O_RDWR)
+        assert self.world.recorder.flush()
+        write = self.world.store.write
+
+        def slow() -> Writer:
+            self.go_on.wait()
+            return write()
+
+        self._monkeypatch.setattr(self.world.store, "write", slow)
+        (self.world.state / "f").write_bytes(content)
+        inode = self.fs.files.handles[number].inode
+        self.mounted.release(number)
+        self.fs.captures.capture_due(1e-9)
+        for watch in self.fs.captures.unseen.all():
+            watch.wait()
+        self.fs.captures.capture_due(1e-9)
+        return inode
+
+    def open(self, inode: Inode, flags: int) -> object:
+        """Open as the kernel asks for it; return the answer, if it takes no wait the errno."""
+        message = wire.request(Op.OPEN, inode.id, wire.OPEN.pack(flags, 0))
+        answer = self.dispatcher.handle(bytearray(message), len(message))
+        if isinstance(answer, Held):
+            return answer
+        assert isinstance(answer, bytes)
+        return reply_of(answer).error
+
+    def close(self) -> None:
+        self.go_on.set()
+        self.world.close()
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiting]:
+    made = Waiting(tmp_path, monkeypatch)
+    yield made
+    made.close()
+
+
+def test_it_waits_until_the_file_was_read(waiting: Waiting) -> None:
+    content = os.urandom(9 << 20)
+    inode = waiting.closed(content)
+    assert waiting.open(inode, os.O_RDONLY) == 0
+    held = waiting.open(inode, os.O_RDWR)
+    assert isinstance(held, Held)
+    assert not [handle for handle in inode.handles or () if handle.writable]
+
+    waiting.go_on.set()
+    reply = held.finish()
+    assert reply_of(reply).error == 0
+    assert waiting.world.read(b"f") == content
+
+
+def test_of_a_smaller_file_what_may_be_changed_is_saved_and_nobody_waits(waiting: Waiting) -> None:
+    content = os.urandom(3 << 20)
+    inode = waiting.closed(content)
+    assert waiting.open(inode, os.O_RDWR) == 0
+    with (waiting.world.state / "f").open("r+b") as file:
+        file.write(b"stored through a map")
+
+    waiting.go_on.set()
+    assert waiting.world.read(b"f", waiting.world.recorder.last) == content
+
+
+def test_it_is_refused_after_a_while(waiting: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captures, "_WAIT_S", 0.0)
+    monkeypatch.setattr(FrozenFile, "wait_released", lambda *_: False)
+    inode = waiting.closed(os.urandom(9 << 20))
+    held = waiting.open(inode, os.O_RDWR)
+    assert isinstance(held, Held)
+    reply = held.finish()
+    monkeypatch.undo()
+
+    assert reply_of(bytes(reply)).error == errno.EIO
