@@ -40,7 +40,7 @@ class Invalidator(Protocol):
         ...
 
     def invalidate(self, stale: Stale, mountpoint: bytes) -> None:
-        """Drop names, attributes and pages; in a thread other than the loop's; raises OSError."""
+        """Drop names, attributes and pages; in a thread other than the loop's; raises OSError, after all have been tried."""
         ...
 
 

@@ -13,22 +13,39 @@ _PATIENCE_S = 1.0  # for what takes 0.1 ms
 
 
 def write_back(numbers: Iterable[int]) -> None:
-    """Have the kernel write what maps have stored in these inodes, and drop their pages; raises OSError."""
+    """Have the kernel write what maps have stored in these inodes, and drop their pages; raises OSError, after the last."""
+    failures: list[OSError] = []
     for number in numbers:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             pyfuse3.invalidate_inode(pyfuse3.InodeT(number))
+        except FileNotFoundError:
+            pass  # the kernel did not know it
+        except OSError as exc:
+            failures.append(exc)
+    if failures:
+        raise failures[0]
 
 
 def invalidate(stale: Stale, mountpoint: bytes) -> None:
-    """Drop names, attributes and pages that a rollback made untrue; raises OSError."""
+    """Drop names, attributes and pages that a rollback made untrue; raises OSError, after the last."""
+    failures: list[OSError] = []
     for directory, name in stale.names:
-        with contextlib.suppress(FileNotFoundError):  # the kernel did not know it
+        try:
             pyfuse3.invalidate_entry(pyfuse3.InodeT(directory), pyfuse3.FileNameT(name))
-    write_back(stale.inodes)
+        except FileNotFoundError:
+            pass  # the kernel did not know it
+        except OSError as exc:
+            failures.append(exc)
+    try:
+        write_back(stale.inodes)
+    except OSError as exc:
+        failures.append(exc)
     for path in stale.sizes:
         # The kernel appends at the size that it last heard of, and does not ask before it does.
         with contextlib.suppress(OSError):
             os.stat(os.path.join(mountpoint, path), follow_symlinks=False)
+    if failures:
+        raise failures[0]
 
 
 async def drop_pages(number: int) -> bool:

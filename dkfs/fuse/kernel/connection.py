@@ -87,15 +87,24 @@ class KernelEngine:
     def invalidate(self, stale: Stale, mountpoint: bytes) -> None:
         """See Invalidator."""
         assert self._notifier is not None
+        failures: list[OSError] = []  # one must not keep the rest from being told
         # Names first: then nobody is left who could put an old listing into the cache of a directory.
         for directory, name in stale.names:
-            self._notifier.entry(directory, name)
+            try:
+                self._notifier.entry(directory, name)
+            except OSError as exc:
+                failures.append(exc)
         for number in stale.inodes:
-            self._notifier.inode(number)
+            try:
+                self._notifier.inode(number)
+            except OSError as exc:
+                failures.append(exc)
             self._settling.discard(number)
         if stale.sizes:
             # The kernel appends at the size that it last heard of, and does not ask before it does.
             _look_at([os.path.join(mountpoint, path) for path in stale.sizes])
+        if failures:
+            raise failures[0]
 
 
 def _look_at(paths: list[bytes]) -> None:
