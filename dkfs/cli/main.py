@@ -13,6 +13,7 @@ from dkfs.cli.output import note, printable, silence
 from dkfs.cli.parser import Parser, add_general
 from dkfs.config.values import Given, boolean
 from dkfs.errors import DkfsError, NotFoundError, UsageError
+from dkfs.failpoints import VARIABLE, arm
 
 # Here and not in the modules, so that `dkfs --help` imports none of them.
 COMMANDS: Final = {
@@ -132,6 +133,7 @@ def _words(argv: Sequence[str] | None) -> list[str]:
 
 
 def _run(words: list[str], args: argparse.Namespace) -> int:
+    arm(os.environ.get(VARIABLE, ""))
     parser = _general_parser()
     parser.parse(words, args)
     given = args.words[1:] if args.words[:1] == ["--"] else args.words

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from dkfs.core.diff import differing_ranges
+from dkfs.failpoints import failpoint
 from dkfs.history import content
 from dkfs.model.node import Chunk, NodeState
 from dkfs.store import Reader
@@ -144,6 +145,7 @@ def _cells(offset: int, length: int) -> Iterator[tuple[int, int]]:
 
 
 def _write(fd: int, data: bytes, offset: int) -> None:
+    failpoint("contents.write")
     done = os.pwrite(fd, data, offset)
     while done < len(data):
         done += os.pwrite(fd, memoryview(data)[done:], offset + done)

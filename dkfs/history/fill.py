@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dkfs.core.plan import is_directory
 from dkfs.errors import CorruptError, ForgottenError
+from dkfs.failpoints import failpoint
 from dkfs.history import content, creation
 from dkfs.history.links import Place
 from dkfs.history.metadata import settle
@@ -98,6 +99,7 @@ class _Filler:
             with self.directories.pair(self._key(first[0]), self._key(directory)) as (source, fd):
                 os.link(first[1], name, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
             return False
+        failpoint("replay.make")
         state = self._state(node)
         fd = self._fd(directory)
         if state.attr.kind is Kind.DIR:
@@ -119,6 +121,7 @@ class _Filler:
     def _finish(self, directory: NodeId) -> None:
         state = self._state(directory)
         try:
+            failpoint("replay.settle")
             xattrs = content.xattrs(self._reader, state)
             problems = settle(self._fd(directory), state, xattrs, fresh=directory != self._top)
         except CorruptError as exc:

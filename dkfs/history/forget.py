@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dkfs.core import codec
+from dkfs.failpoints import failpoint
 from dkfs.history.fold import Folder, size, without_content
 from dkfs.history.links import is_linked
 from dkfs.model.ids import NodeId, Seq
@@ -170,6 +171,7 @@ class _Forgetting:
         batches = _Batches(self._pace.seconds)
         while self._work:
             with self._store.write() as writer, batches:
+                failpoint("forget.fold")
                 self._stays = self._staying(writer)
                 done = 0
                 while self._work and done < batches.size:

@@ -17,6 +17,7 @@ import os
 
 from dkfs.core.plan import Binding, Plan, Step, has_same_content, is_directory
 from dkfs.errors import CorruptError, ExistsError, ForgottenError
+from dkfs.failpoints import failpoint
 from dkfs.history import content, creation, fileout
 from dkfs.history.links import Place
 from dkfs.history.metadata import held, settle
@@ -73,6 +74,7 @@ class _Application:
         """Do it all."""
         if self._plan.names:
             self._loosen()
+            failpoint("rollback.stage")
             self._make_staging()
             try:
                 self._create()
@@ -86,7 +88,9 @@ class _Application:
             if step.old is not None and step.new is not None and not is_directory(step.new):
                 self._change(step, step.new)
         if self._plan.names:
+            failpoint("rollback.unstage")
             self._remove_staging()
+        failpoint("rollback.settle")
         self._settle_directories()
         return self._tally.result()
 
@@ -122,6 +126,7 @@ class _Application:
     def _create(self) -> None:
         for step in self._plan.steps:
             if step.old is None and step.new is not None:
+                failpoint("rollback.create")
                 self._create_node(step.node, step.new)
 
     def _create_node(self, node: NodeId, state: NodeState) -> None:
@@ -160,6 +165,7 @@ class _Application:
 
     def _take_aside(self) -> None:
         for node, source in self._plan.sources.items():
+            failpoint("rollback.aside")
             aside = _STAGING, b"m%d" % node
             try:
                 with self._dirs.pair(source[0], _STAGING) as (source_fd, staging_fd):
@@ -178,6 +184,7 @@ class _Application:
     def _remove(self) -> None:
         going: list[Binding] = []
         for binding in self._plan.names:
+            failpoint("rollback.remove")
             parent, name, old, new = binding
             if old == NO_NODE or new in self._failed:
                 continue
@@ -190,6 +197,7 @@ class _Application:
                 except FileNotFoundError:
                     continue
         for parent, name, old, _ in reversed(going):  # a directory comes before what it holds
+            failpoint("rollback.rmdir")
             self._dirs.close(old)
             try:
                 os.rmdir(name, dir_fd=self._dirs.fd(parent))
@@ -212,6 +220,7 @@ class _Application:
             if self._made.get(new) == (parent, name):
                 continue
             try:
+                failpoint("rollback.name")
                 self._give_name(parent, name, new, is_last=not names_left[new])
             except OSError as exc:
                 if exc.errno not in _IN_THE_WAY:
@@ -244,6 +253,7 @@ class _Application:
         if step.node in self._failed:
             return
         try:
+            failpoint("rollback.change")
             with held(check_name(name), self._dirs.fd(parent)) as path:
                 xattrs = content.xattrs(self._reader, new)
                 if new.attr.kind is Kind.FILE and not (

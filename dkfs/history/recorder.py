@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dkfs.core.chunking import Chunking
 from dkfs.core.plan import Plan
 from dkfs.errors import DkfsError
+from dkfs.failpoints import failpoint
 from dkfs.history.batch import Admit, next_batch
 from dkfs.history.change import NameChange, NodeChange, Pending
 from dkfs.history.links import remember
@@ -116,6 +117,7 @@ class Recorder:
                 if change.contents is not None:
                     change.contents.release()
             return self.last
+        failpoint("record.append")
         self.last = seq = Seq(self.last + 1)
         for change in nodes:
             if change.contents is not None:
@@ -138,6 +140,7 @@ class Recorder:
         if self.last != expected:
             raise RuntimeError(f"log is at {self.last}, expected {expected}")
         seq = Seq(self.last + 1)
+        failpoint("record.plan")
         with self._store.write() as writer:
             if writer.clean():
                 writer.set_clean(False)
@@ -259,6 +262,7 @@ class Recorder:
             self._condition.notify_all()
         self._thread.join()
         if complete and not self._abandoned:
+            failpoint("record.clean")
             with self._store.write() as writer:
                 writer.set_clean(True)
         return complete and not self._abandoned
@@ -310,6 +314,7 @@ class Recorder:
         lost = 0
         is_lost: dict[NodeId, bool] = {}  # of whom there were contents
         with self._store.write() as writer:
+            failpoint("record.begin")
             ahead = range(min(len(self._queue), _AHEAD))
             self._resolver.begin(self._queue[i][0] for i in ahead)
             if writer.clean():
@@ -327,6 +332,7 @@ class Recorder:
                     for change in pending.nodes
                     if change.contents is not None
                 )
+                failpoint("record.version")
                 writer.append(pending.seq, pending.operation, nodes, pending.names)
                 if pending.operation.kind is OpKind.WRITE and not missing:
                     appended.append(at)
@@ -342,6 +348,7 @@ class Recorder:
         )
 
     def _succeeded(self, batch: list[Queued], report: Commit) -> None:
+        failpoint("record.committed")
         for _ in batch:
             self._release(self._queue.popleft()[0])
         with self._condition:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from dkfs.core.chunking import Chunking
 from dkfs.errors import UsageError
+from dkfs.failpoints import failpoint
 from dkfs.history.fill import Progress, Source, fill
 from dkfs.history.found import Collector
 from dkfs.history.materialise import STAGING_NAME, apply
@@ -143,6 +144,7 @@ class _Reconciliation:
             self._clear_staging()
         is_empty = not _names(self._root_fd)
         if self._last and is_empty and self._prefer != "dir":
+            failpoint("replay.fill")
             self._fill()
         elif self._last and self._prefer == "newer":
             self._merge()
@@ -150,6 +152,7 @@ class _Reconciliation:
             self._record(self._record_all)
             if self._last and self._prefer == "store":
                 self._go_back()
+        failpoint("replay.end")
         with self._store.write() as writer:
             writer.put_meta(_IDENTITY, self._identity)
             writer.put_meta(_REPLAYING, b"")
@@ -224,6 +227,7 @@ class _Reconciliation:
             self._count(result)
             way = way.without(result.failed)
         with self._store.write() as writer:
+            failpoint("replay.went-back")
             operation = self._operation(writer, OpKind.ROLLBACK, self._target)
             self._rolled_back = Seq(writer.last + 1)
             writer.append(self._rolled_back, operation, way.entry_nodes, way.entry_names)
@@ -240,6 +244,7 @@ class _Reconciliation:
                 at=reader.last,
                 rehash_since_ns=self._rehash_since_ns,
             )
+            failpoint("replay.record")
             found = collector.record(writer, choose(reader, findings), self._clock_ns)
             if found != reader.last:
                 self._found = found
@@ -269,6 +274,7 @@ class _Reconciliation:
         # After the findings are recorded: until then the files of an unfinished replay are told by this note.
         self._note(_REPLAYING, self._identity)
         with self._store.read() as reader:
+            failpoint("replay.back")
             way = back.plan(reader)
             self._count(apply(way, reader, self._root_fd))
 
@@ -309,6 +315,7 @@ class _Reconciliation:
                 self._record(choose)
             else:
                 self._record(self._record_all)
+        failpoint("replay.unstage")
         shutil.rmtree(STAGING_NAME, dir_fd=self._root_fd)
         if self._is_unfinished:
             return
@@ -321,6 +328,7 @@ class _Reconciliation:
         self._record(choose_gone)
 
     def _note(self, name: bytes, value: bytes) -> None:
+        failpoint("replay.note")
         with self._store.write() as writer:
             writer.put_meta(name, value)
 

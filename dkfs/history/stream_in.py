@@ -13,6 +13,7 @@ from dkfs.core import codec
 from dkfs.core.location import BLOB_LIMIT, LOST, BlobLocation, encode_blob_location
 from dkfs.core.stream import Blob, End, Header, Item, Links, Names, Nodes, TagItem, Version, digest
 from dkfs.errors import CorruptError, DkfsError, UsageError
+from dkfs.failpoints import failpoint
 from dkfs.history.forget import forgotten_move, put_forgotten_move
 from dkfs.history.links import remember
 from dkfs.history.places import check_name
@@ -116,6 +117,7 @@ class Receiver:
             self._accept(header, reader)
         trouble: DkfsError | None = None
         while not self.result.is_complete and trouble is None:
+            failpoint("receive.batch")
             with self._store.write() as self._writer:
                 trouble = self._batch(self._writer, header, items)
                 if self.result.versions:

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from dkfs.failpoints import failpoint
 from dkfs.history.change import NodeChange
 from dkfs.model.ids import Seq
 from dkfs.model.operation import OpKind, Origin
@@ -89,6 +90,7 @@ class Attributes:
             self._captures.capture(inode, self._journal.origin(caller))
         fd, path = self._target(inode)
         settled = self._captures.settled(inode)
+        failpoint("backing.setattr")
         changes_owner = new.uid is not None or new.gid is not None
         if new == _NOTHING and not inode.is_dir:
             # chown(path, -1, -1), which takes privileges away, or the kernel's notice before a write,
@@ -134,6 +136,7 @@ class Attributes:
                 drop(self._journal, inode, handle.fd, origin, kill=kill)
             self._captures.before_truncate(inode, size)
             before = os.fstat(handle.fd).st_size
+            failpoint("backing.truncate")
             # By its name it is refused what an open fd is not: if the file is immutable.
             os.truncate(handle.fd if number is not None else by_fd(handle.fd), size)
             # What is cut off is dirty: the file may grow again before it is captured.
@@ -145,6 +148,7 @@ class Attributes:
                 drop(self._journal, inode, fd, origin, kill=kill)
             self._captures.before_truncate(inode, size)
             before = os.fstat(fd).st_size
+            failpoint("backing.truncate-by-name")
             os.ftruncate(fd, size)
             self._captures.truncated(inode, fd, before, origin)
         finally:
@@ -206,6 +210,7 @@ class Attributes:
         """
         self._refuse_reserved(inode, name)
         fd = self._table.fd(inode)
+        failpoint("backing.setxattr")
         os.setxattr(by_fd(fd), name, value, flags)
         mode = os.fstat(fd).st_mode
         if kills_setgid and mode & stat.S_ISGID:
@@ -218,6 +223,7 @@ class Attributes:
         """Remove *name*; raises OSError."""
         self._refuse_reserved(inode, name)
         fd = self._table.fd(inode)
+        failpoint("backing.removexattr")
         os.removexattr(by_fd(fd), name)
         self._record(OpKind.REMOVEXATTR, inode, os.fstat(fd), caller, xattrs_of(by_fd(fd)))
 

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 
+from dkfs.failpoints import failpoint
 from dkfs.history.change import Link, NameChange, NodeChange
 from dkfs.model.operation import OpKind
 from dkfs.overlay import backing
@@ -41,6 +42,7 @@ class Creation(Lookups):
         self._table.make_room()
         directory = self._table.fd(parent)
         try:
+            failpoint("backing.create")
             fd = os.open(name, wanted | os.O_CREAT | os.O_EXCL, mode & 0o7777, dir_fd=directory)
         except FileExistsError:
             if flags & os.O_EXCL:
@@ -75,6 +77,7 @@ class Creation(Lookups):
         wanted = backing_flags(flags) | os.O_TMPFILE
         self._table.make_room()
         directory = self._table.fd(parent)
+        failpoint("backing.tmpfile")
         fd = os.open(b".", wanted, mode & 0o7777, dir_fd=directory)
         inode = None
         try:
@@ -154,6 +157,7 @@ class Creation(Lookups):
     ) -> Found:
         self._check(parent, name)
         directory = self._table.fd(parent)
+        failpoint("backing.make")
         make(directory)
         try:
             fd = os.open(name, backing.O_PATH, dir_fd=directory)
@@ -186,6 +190,7 @@ class Creation(Lookups):
             gid = -1  # the directory has given its own
         if (uid, gid) == (-1, -1):
             return status
+        failpoint("backing.own")
         os.chown(by_fd(fd), uid, gid)
         if mode & _SUID_SGID and not stat.S_ISDIR(status.st_mode):
             os.chmod(by_fd(fd), status.st_mode & 0o7777)  # chown cleared the bits
@@ -229,6 +234,7 @@ class Creation(Lookups):
         self._captures.capture(inode, self._journal.origin(caller))
         node, directory_node = self._journal.node(inode), self._journal.node(parent)
         source, directory = self._table.pair(inode, parent)
+        failpoint("backing.link")
         os.link(by_fd(source), name, dst_dir_fd=directory, follow_symlinks=True)
         status = os.fstat(source)
         self._journal.named(
@@ -255,6 +261,7 @@ class Creation(Lookups):
         source, directory = self._table.pair(inode, parent)
         contents = self._captures.whole(inode, source)
         try:
+            failpoint("backing.link-first")
             os.link(by_fd(source), name, dst_dir_fd=directory, follow_symlinks=True)
         except OSError:
             contents.release()

@@ -5,6 +5,7 @@ import fcntl
 import os
 
 from dkfs.core.io_mode import OpenKind
+from dkfs.failpoints import failpoint
 from dkfs.model.ids import Seq
 from dkfs.overlay.backing import by_fd
 from dkfs.overlay.flags import ioctl
@@ -57,6 +58,7 @@ class Files:
             size = os.fstat(self._table.fd(inode)).st_size
             if inode.frozen:
                 self._captures.before_truncate(inode, 0)
+        failpoint("backing.open")
         fd = self._open_backing(inode, flags)
         if writes and not flags & os.O_TRUNC:
             size = os.fstat(fd).st_size
@@ -143,6 +145,7 @@ class Files:
         past = handle.kind is OpenKind.PASSTHROUGH_DIRECT
         if past:
             self._captures.before_write(handle)
+        failpoint("backing.write")
         written = os.pwrite(handle.fd, data, offset)
         if past:
             self._captures.after_write(handle)

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Container
 
+from dkfs.failpoints import failpoint
 from dkfs.history.change import NodeChange
 from dkfs.model.operation import OpKind, Origin
 from dkfs.overlay.backing import xattrs_of
@@ -44,6 +45,7 @@ def drop(
     if kill is None:
         kill = origin.uid != 0
     bits = _bits(status, origin) if kill else 0
+    failpoint("backing.privileges")
     if bits:
         try:
             os.fchmod(fd, stat.S_IMODE(status.st_mode) & ~bits)

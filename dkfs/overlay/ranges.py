@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Callable
 
+from dkfs.failpoints import failpoint
 from dkfs.overlay import backing
 from dkfs.overlay.captures import Captures
 from dkfs.overlay.handles import Handle
@@ -57,6 +58,7 @@ class Ranges:
         elif mode & (PUNCH_HOLE | ZERO_RANGE):
             self._captures.before_large_change(inode, offset, end)
         try:
+            failpoint("backing.fallocate")
             backing.fallocate(handle.fd, mode, offset, length)
         except OSError as exc:
             if exc.errno in REFUSALS:
@@ -142,6 +144,7 @@ class Ranges:
         """Let *target* share all *length* bytes; return 0 if that cannot be done."""
         self._captures.before_large_change(target.inode, target_offset, target_offset + length)
         try:
+            failpoint("backing.clone")
             backing.clone_range(source.fd, source_offset, target.fd, target_offset, length)
         except OSError as exc:
             if exc.errno in (errno.EOPNOTSUPP, errno.ENOTTY):
@@ -157,6 +160,7 @@ class Ranges:
 
 def _copy(source: int, source_offset: int, target: int, target_offset: int, length: int) -> int:
     try:
+        failpoint("backing.copy")
         return os.copy_file_range(source, target, length, source_offset, target_offset)
     except OSError as exc:
         if exc.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS):

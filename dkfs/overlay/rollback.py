@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dkfs.core.plan import Plan
 from dkfs.errors import StoreError
+from dkfs.failpoints import failpoint
 from dkfs.history import materialise
 from dkfs.history.outcome import Result
 from dkfs.history.recorder import Recorder
@@ -85,6 +86,7 @@ class Rollback:
                 inode = known.get(binding.old)
                 if inode is not None:
                     self._table.pin(inode)
+            failpoint("rollback.apply")
             result = materialise.apply(plan, reader, self._table.root.fd)
             plan = plan.without(result.failed)  # a version says only what was done
             seq = self._recorder.append_plan(

@@ -1,6 +1,7 @@
 """Tags and holds: names for versions, made of everything written so far."""
 
 from dkfs.errors import StoreError
+from dkfs.failpoints import failpoint
 from dkfs.history import tags
 from dkfs.history.recorder import Recorder
 from dkfs.model.ids import Seq
@@ -40,6 +41,7 @@ class Tags:
         with self._store.read() as reader:
             tags.check_new(reader, tag)
         self._recorder.append(tags.operation(OpKind.TAG, tag, time_ns, origin), ())
+        failpoint("tag.put")
         self._recorder.with_writer(lambda writer: writer.put_tag(tag))
         return tag.seq
 
@@ -52,5 +54,6 @@ class Tags:
             tag = tags.check_removal(reader, name, is_hold=is_hold)
         time_ns = self._recorder.now_ns()
         self._recorder.append(tags.operation(OpKind.UNTAG, tag, time_ns, origin), ())
+        failpoint("tag.delete")
         self._recorder.with_writer(lambda writer: writer.delete_tag(name))
         return tag.seq

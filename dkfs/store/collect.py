@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from dkfs.errors import StoreError
+from dkfs.failpoints import failpoint
 from dkfs.model.ids import Seq
 from dkfs.store.collect_copy import Copied
 from dkfs.store.collect_plan import MAX_UNUSED, Plan, Victim, groups
@@ -36,6 +37,10 @@ _WAIT_S: Final = 0.02
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+def _failpoint(step: str) -> None:
+    failpoint("gc." + step.replace(" ", "-"))
 
 
 class Surveyor(Protocol):
@@ -125,7 +130,7 @@ class Collection:
         reserve: Reserve,
         pace: Pace,
         say: Progress,
-        at: Callable[[str], None] = lambda _: None,
+        at: Callable[[str], None] = _failpoint,
         exclusive: AbstractContextManager[object] | None = None,
     ) -> None:
         """Collect *store* with the help of *surveyor*.

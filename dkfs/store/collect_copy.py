@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from dkfs.core.location import JOURNAL
 from dkfs.errors import StoreError
+from dkfs.failpoints import failpoint
 from dkfs.model.ids import BlobId
 from dkfs.store.segments import (
     FOOTER,
@@ -46,6 +47,7 @@ class Copied:
         """Give the file its name, durably; raises StoreError."""
         with failing(self.number, "named"):
             path = segment_path(self.directory, self.number)
+            failpoint("gc.appear")
             path.with_suffix(UNFINISHED).rename(path)
             sync_directory(self.directory)
 
@@ -120,6 +122,7 @@ class SegmentCopy:
         self._buffer += footer(self._records, self.length)
         self._flush(1)
         with failing(self.number, "synced"):
+            failpoint("gc.sync")
             os.fdatasync(self._fd)
         self._is_finished = True
         return Copied(
@@ -149,6 +152,7 @@ class SegmentCopy:
         if len(self._buffer) < least:
             return
         with failing(self.number, "written"), memoryview(self._buffer) as view:
+            failpoint("gc.write")
             done = 0
             while done < len(view):
                 done += os.pwrite(self._fd, view[done:], self._written + done)

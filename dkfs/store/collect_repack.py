@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from dkfs.core.location import DELTAS, LOST, BlobLocation
 from dkfs.errors import CorruptError, StoreError
+from dkfs.failpoints import failpoint
 from dkfs.model.ids import BlobId, NodeId
 from dkfs.model.node import NodeState
 from dkfs.store.blobs import Encoder, decode, join_delta
@@ -223,4 +224,5 @@ def note_repacked(store: Path, level: int, segments: Collection[int]) -> None:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             json.dump({"level": level, "segments": sorted(segments)}, file)
+        failpoint("gc.note")
         new.rename(store / NOTE_NAME)

@@ -19,6 +19,7 @@ from typing import Final
 import lmdb
 
 from dkfs.errors import DkfsError, StoreError
+from dkfs.failpoints import failpoint
 from dkfs.store.index import (
     INDEX_NAME,
     TABLES,
@@ -150,6 +151,7 @@ def _copy(path: Path) -> None:
             last = env.info()["last_pgno"]
     finally:
         close_index(index)
+    failpoint("compact.copied")
     os.truncate(new, (last + 1) * _PAGE)  # as long as its meta pages say, see Index.cover()
     with new.open("rb") as file:
         os.fsync(file.fileno())
@@ -173,7 +175,9 @@ def _replace(path: Path) -> bool:
             return False
         with open_env(new, writable=True):
             lock_path(new).chmod(0o600)
+            failpoint("compact.rename-lock")
             lock_path(new).rename(lock_path(path))
+            failpoint("compact.rename")
             new.rename(path)
             sync_directory(path.parent)
         return True

@@ -24,6 +24,7 @@ from dkfs.errors import (
     StoreError,
     StoreFormatError,
 )
+from dkfs.failpoints import failpoint
 from dkfs.store.lock import may_enter
 from dkfs.store.rows import FORMAT, FORMAT_KEY, OLD_FORMAT, unseal
 
@@ -88,6 +89,7 @@ class Index:
         """
         info, page_size = self._env.info(), self._env.stat()["psize"]
         try:
+            failpoint("index.cover")
             _grow(self.path, (info["last_pgno"] + 1) * page_size)
         except OSError as exc:
             # Then the next opening looks at every page instead.
@@ -197,6 +199,7 @@ def create_index(path: Path, meta: dict[bytes, bytes]) -> None:
             last = env.info()["last_pgno"]
             _grow(temporary, (last + 1) * env.stat()["psize"])
         lock_path(temporary).unlink()
+        failpoint("store.index-rename")
         temporary.rename(path)
     except lmdb.Error as exc:
         raise index_error(exc) from exc

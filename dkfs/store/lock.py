@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from dkfs.errors import StoreBusyError, StoreError
+from dkfs.failpoints import failpoint
 
 LOCK_NAME = "LOCK"
 
@@ -58,6 +59,7 @@ class StoreLock:
             ) from None
         os.fchmod(self._fd, 0o600)  # the umask may have taken bits away
         os.ftruncate(self._fd, 0)
+        failpoint("store.lock")
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
 

@@ -20,6 +20,7 @@ from dkfs.core.location import (
     encode_segment,
 )
 from dkfs.errors import CorruptError, StoreError, StoreFormatError
+from dkfs.failpoints import failpoint
 from dkfs.model.ids import Seq
 from dkfs.model.node import Kind
 from dkfs.store.blobs import Encoder, hash_function
@@ -216,6 +217,7 @@ class _Target:
 
     def _commit(self) -> None:
         try:
+            failpoint("migrate.commit")
             self._txn.commit()
         except lmdb.Error as exc:
             raise index_error(exc) from exc
@@ -237,10 +239,12 @@ def _put_last(target: _Target, tail: Tail, rows: dict[int, SegmentRow]) -> None:
 def _replace(store: Path) -> None:
     """Let the new index take the place of the old one."""
     index, new = store / INDEX_NAME, store / NEW_NAME
+    failpoint("migrate.replace")
     sync_directory(store)
     # The table of readers goes first: the transactions of the two are counted apart (see format.md).
     if lock_path(new).exists():
         lock_path(new).rename(lock_path(index))
+    failpoint("migrate.rename")
     new.rename(index)
     sync_directory(store)
 

@@ -25,6 +25,7 @@ from dkfs.core.location import (
     encode_segment,
 )
 from dkfs.errors import CorruptError, StoreError
+from dkfs.failpoints import failpoint
 from dkfs.model.ids import BlobId
 from dkfs.store.blobs import decode, hash_function, split_delta
 from dkfs.store.findings import Findings, OnProgress, find
@@ -126,6 +127,7 @@ class Rows:
     def finish(self) -> None:
         """Make everything durable; raises StoreError."""
         try:
+            failpoint("repair.commit")
             self._txn.commit()
         except lmdb.Error as exc:
             raise index_error(exc) from exc
@@ -184,11 +186,14 @@ def replace_index(store: Path) -> Path | None:
     try:
         if index.exists() or index.is_symlink():
             kept = _free_name(store)
+            failpoint("repair.keep")
             os.link(index, kept, follow_symlinks=False)
         # The table of readers goes with the index: transactions of another one have other numbers. Who opens in
         # between sees that one of the files has become another, and opens again (see open_index).
+        failpoint("repair.rename-lock")
         lock_path(rebuilt).rename(lock_path(index))
         sync_directory(store)
+        failpoint("repair.rename")
         rebuilt.rename(index)
         sync_directory(store)
     except OSError as exc:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from dkfs.errors import StoreError
+from dkfs.failpoints import failpoint
 
 RESERVE_NAME: Final = "reserve"
 RESERVE_SIZE: Final = 16 * 1024 * 1024  # bytes, by default
@@ -72,6 +73,7 @@ class Reserve:
         try:
             os.fchmod(fd, 0o600)  # the umask may have taken bits away
             os.ftruncate(fd, self._size)
+            failpoint("reserve.take")
             os.posix_fallocate(fd, 0, self._size)
         except OSError as exc:
             os.ftruncate(fd, 0)  # a part of it would be missing from the disk for nothing

@@ -16,6 +16,7 @@ from zlib import crc32
 
 from dkfs.core.location import JOURNAL, BlobLocation, SegmentRow
 from dkfs.errors import CorruptError, StoreError
+from dkfs.failpoints import failpoint
 from dkfs.model.ids import BlobId
 from dkfs.store.rows import TAIL
 
@@ -101,6 +102,7 @@ class SegmentWriter:
             if head[:8] == MAGIC and len(head) == HEADER_SIZE and self._uuid not in head:
                 log.warning("segment %s is of another store and left alone", path)
             else:
+                failpoint("segment.drop")
                 path.unlink()
 
     @property
@@ -146,6 +148,7 @@ class SegmentWriter:
         self._is_abandoned = True
         with self._failing("synced"):
             for fd in self._unsynced:
+                failpoint("segment.sync")
                 os.fdatasync(fd)
             if self._is_new_file:
                 sync_directory(self._directory)
@@ -214,6 +217,7 @@ class SegmentWriter:
         else:
             size = os.fstat(fd).st_size
             if size > self._length:
+                failpoint("segment.cut")
                 os.ftruncate(fd, self._length)
             if size >= self._length and not self._is_abandoned:
                 self._fd = fd
@@ -237,6 +241,7 @@ class SegmentWriter:
             self._made.append(number)
             path = segment_path(self._directory, number)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            failpoint("segment.make")
             self._fd = os.open(path, flags, 0o600)
             os.fchmod(self._fd, 0o600)  # the umask may have taken bits away
         self._segment, self._records = number, 0
@@ -246,6 +251,7 @@ class SegmentWriter:
         self._length = HEADER_SIZE
 
     def _seal(self) -> None:
+        failpoint("segment.seal")
         self._buffer += footer(self._records, self._length)
         self._length += FOOTER.size
         self._is_touched = True
@@ -256,6 +262,7 @@ class SegmentWriter:
 
     def _write(self, data: bytes | bytearray, offset: int) -> None:
         with self._failing("written"), memoryview(data) as view:
+            failpoint("segment.write")
             done = 0
             while done < len(view):
                 done += os.pwrite(self._fd, view[done:], offset + done)

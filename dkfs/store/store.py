@@ -10,6 +10,7 @@ from typing import Self
 from uuid import UUID, uuid4
 
 from dkfs.errors import DkfsError, ExistsError, StoreBusyError, StoreError, StoreFormatError
+from dkfs.failpoints import failpoint
 from dkfs.model.ids import BlobId
 from dkfs.store.blobs import BlobSource, Encoder, HashAlgo, hash_function
 from dkfs.store.collect_sweep import Sweep
@@ -101,6 +102,7 @@ class Store:
         """
         hash_function(hash_algo)
         try:
+            failpoint("store.make")
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             _refuse_if_used(path)
             path.chmod(0o700)  # the umask may have taken bits away
@@ -115,6 +117,7 @@ class Store:
                     UUID_KEY: seal(UUID_KEY, uuid),
                     HASH_KEY: seal(HASH_KEY, hash_algo.encode()),
                 }
+                failpoint("store.index")
                 create_index(path / INDEX_NAME, meta)
                 sync_directory(path)
             sync_directory(path.parent)
@@ -232,6 +235,7 @@ class Store:
             path = segment_path(self.segments, number)
             try:
                 freed += path.stat().st_size
+                failpoint("segment.unlink")
                 path.unlink()
             except OSError as exc:
                 log.warning("segment %s is left for the next opening: %s", path, exc.strerror)
@@ -247,6 +251,7 @@ class Store:
             return False
         path = segment_path(self.segments, number)
         try:
+            failpoint("segment.truncate")
             os.truncate(path, length)
         except OSError as exc:
             raise StoreError(f"segment {path} cannot be cut: {exc.strerror}") from exc

@@ -18,6 +18,7 @@ import lmdb
 from dkfs.core.journal import TABLE_NUMBERS
 from dkfs.core.location import SegmentRow, decode_segment, encode_segment
 from dkfs.errors import CorruptError, DkfsError, StoreError
+from dkfs.failpoints import failpoint
 from dkfs.model.ids import ROOT, NodeId
 from dkfs.store.blobs import BlobSource
 from dkfs.store.index import Index, index_error
@@ -134,9 +135,11 @@ class Transaction(Reader):
         # From here on it depends on how far a failing commit came whether the transaction counts.
         side.is_uncertain = True
         try:
+            failpoint("index.commit")
             self._txn.commit()
         except lmdb.Error as exc:
             raise _commit_error(exc, self._index.path) from exc
+        failpoint("index.committed")
         side.is_uncertain = False
         side.output.keep()
         side.last_time_ns = self._last_time_ns
@@ -147,12 +150,14 @@ class Transaction(Reader):
         if self._has_checkpoint:
             # It holds what this transaction did too.
             for part in checkpoint(self, journal.txn):
+                failpoint("journal.checkpoint")
                 journal.write(part)
             self._put("meta", CHECKPOINT_KEY, SEQ.pack(journal.txn))
             return
         if journal.txn == 1:
             for key in (UUID_KEY, HASH_KEY):
                 journal.put("meta", key, self._get("meta", key) or b"")
+        failpoint("journal.finish")
         journal.finish()
 
     def _put_segments(self, tail: Tail) -> None:
@@ -185,6 +190,7 @@ class Transaction(Reader):
 
     def _put(self, table: str, key: bytes, record: bytes) -> None:
         try:
+            failpoint("index.put")
             self._txn.put(key, seal(key, record), db=self._tables[table])
         except lmdb.Error as exc:
             raise index_error(exc) from exc

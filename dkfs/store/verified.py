@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
+from dkfs.failpoints import failpoint
+
 FILE_NAME: Final = "verified.json"
 SCRUB: Final = "scrub"  # who remembers
 _FORMAT: Final = 1
@@ -94,6 +96,7 @@ def save(store: Path, who: str, verified: Verified) -> bool:
             json.dump(everything, file)
             file.flush()
             os.fsync(file.fileno())
+        failpoint("scrub.note")
         temporary.rename(store / FILE_NAME)
     except OSError as exc:
         log.debug("%s cannot be written: %s", store / FILE_NAME, exc.strerror)

@@ -19,6 +19,7 @@ from dkfs.core.location import (
     encode_blob_location,
 )
 from dkfs.errors import CorruptError, NotFoundError, StoreError
+from dkfs.failpoints import failpoint
 from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import NodeState
 from dkfs.model.operation import Operation, OpKind, Tag
@@ -97,6 +98,7 @@ class Writer(Transaction):
                 f"version {seq} has time {operation.time_ns}, before that of version {self.last}"
             )
         try:
+            failpoint("index.append")
             node_ids = self._put_nodes(seq, nodes)
             name_keys = self._put_names(seq, names)
             key = SEQ.pack(seq)

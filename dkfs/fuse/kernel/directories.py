@@ -3,6 +3,8 @@
 import os
 from typing import Final
 
+from dkfs.failpoints import failpoint
+from dkfs.errors import DkfsError
 from dkfs.fuse.kernel.entries import entry, virtual_entry
 from dkfs.fuse.kernel.messages import (
     DIRENT,
@@ -132,6 +134,7 @@ class DirectoryRequests:
 
         def sync() -> bytes:
             try:
+                failpoint("fsync.directory")
                 os.fsync(fd)
             finally:
                 os.close(fd)

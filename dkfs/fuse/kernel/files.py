@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from dkfs.failpoints import failpoint
 from dkfs.fuse.kernel.entries import entry
 from dkfs.fuse.kernel.messages import (
     CREATE_IN,
@@ -225,7 +226,9 @@ class FileRequests:
 
     def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq, inode: Inode) -> bytes:
         self._recorder.hurry()  # the store syncs while the backing directory does
+        failpoint("fsync.backing")
         sync(fd)
+        failpoint("fsync.wait")
         self._recorder.wait(seq)
         if not inode.unlinked:  # nobody will ever find it by a name
             self._recorder.refuse_lost(inode.node)
