@@ -9,6 +9,7 @@ raises; nothing is a bug by dkfs's own account; no fd is left open; nothing outs
 """
 
 import atexit
+import itertools
 import os
 import shutil
 import stat
@@ -169,7 +170,7 @@ class Victim:
         ):
             for number in [*table._items]:
                 close(number)
-            table._next = first
+            table._numbers = itertools.count(first)
         for inode in self.fs.table.known():
             if inode is not self.fs.table.root:
                 self.fs.table.forget(inode, inode.lookups)

@@ -12,13 +12,13 @@ import trio
 from pyfuse3 import EntryAttributes, FUSEError, RequestContext
 
 from dkfs.fuse import readiness
-from dkfs.fuse.convert import entry_of, statvfs_of, virtual_entry_of, wanted_of
+from dkfs.fuse.convert import bare_entry_of, entry_of, statvfs_of, virtual_entry_of, wanted_of
 from dkfs.fuse.engine import Meter
 from dkfs.fuse.invalidate import drop_pages
 from dkfs.fuse.served import changes, served
 from dkfs.model.ids import Seq
 from dkfs.overlay.inodes import Inode
-from dkfs.overlay.listing import DOTS
+from dkfs.overlay.listing import DOTS, Listed
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
 
@@ -57,7 +57,7 @@ class Operations(pyfuse3.Operations):
             entry.st_ino = pyfuse3.InodeT(0)
             entry.entry_timeout = self._fs.valid_s
             return entry
-        return self._entry_of(status, inode.id)
+        return self._entry_of(status, inode)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         try:
@@ -76,20 +76,20 @@ class Operations(pyfuse3.Operations):
     ) -> Any:
         self._refuse_virtual(parent_inode)
         inode, status = self._names.mknod(self._table[parent_inode], name, mode, rdev, ctx)
-        return self._entry_of(status, inode.id)
+        return self._entry_of(status, inode)
 
     @changes
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> Any:
         if parent_inode >= VIRTUAL:
             return virtual_entry_of(self._virtual.mkdir(parent_inode, name, ctx))
         inode, status = self._names.mkdir(self._table[parent_inode], name, mode, ctx)
-        return self._entry_of(status, inode.id)
+        return self._entry_of(status, inode)
 
     @changes
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> Any:
         self._refuse_virtual(parent_inode)
         inode, status = self._names.symlink(self._table[parent_inode], name, target, ctx)
-        return self._entry_of(status, inode.id)
+        return self._entry_of(status, inode)
 
     @changes
     def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> Any:
@@ -97,13 +97,13 @@ class Operations(pyfuse3.Operations):
         linked, status = self._names.link(
             self._table[inode], self._table[new_parent_inode], new_name, ctx
         )
-        return self._entry_of(status, linked.id)
+        return self._entry_of(status, linked)
 
     @changes
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
         self._refuse_virtual(parent_inode)
         seq = self._names.unlink(self._table[parent_inode], name, ctx)
-        return None if seq is None else self._slowly(self._recorder.wait, seq)
+        return None if seq is None else self._slowly(self._durable, seq)
 
     @changes
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
@@ -151,25 +151,36 @@ class Operations(pyfuse3.Operations):
             self._read_virtual(fh, start_id, token)
             return
         directory = self._names.inode_of(fh)
-        table = self._table
-        for name, after in self._names.listing(fh, start_id):
-            if name in DOTS:
-                if not self._reply_dot(token, directory.id, name, after):
+        replied = False
+        try:
+            for each in self._names.listing(fh, start_id):
+                if not self._reply(token, directory, each):
                     break
-                continue
-            if self._virtual.owns(directory.id, name):
-                if not self._reply_virtual(token, directory.id, name, after):
-                    break
-                continue
-            try:
-                status = os.stat(name, dir_fd=table.fd(directory), follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if not pyfuse3.readdir_reply(
-                token, name, self._entry_of(status, table.number(status)), after
-            ):
-                break
-            table.found(directory, name, status).lookups += 1
+                replied = True
+        except OSError:
+            # The kernel is to have what was referenced for it; it goes on there, and hears of this then.
+            if not replied:
+                raise
+
+    def _reply(self, token: pyfuse3.ReaddirToken, directory: Inode, each: Listed) -> bool:
+        """Report a name, if it is still there; return False if there was no room for it."""
+        name, after, *_ = each
+        if name in DOTS:
+            return self._reply_dot(token, directory.id, name, after)
+        if self._virtual.owns(directory.id, name):
+            return self._reply_virtual(token, directory.id, name, after)
+        fd = self._table.fd(directory)
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        except OSError:  # who asks for more of it hears of that
+            return pyfuse3.readdir_reply(token, name, bare_entry_of(each), after)
+        inode = self._table.referred(directory, name, status)
+        if pyfuse3.readdir_reply(token, name, self._entry_of(status, inode), after):
+            return True
+        self._table.forget(inode, 1)
+        return False
 
     def _dots(self, number: int, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
         """Report "." and ".."."""
@@ -226,7 +237,7 @@ class Operations(pyfuse3.Operations):
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            self._recorder.wait(seq)
+            self._durable(seq)
 
         return self._slowly(sync)
 
@@ -240,7 +251,7 @@ class Operations(pyfuse3.Operations):
         number, inode, status = self._names.create(
             self._table[parent_inode], name, mode, flags, ctx
         )
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(number)), self._entry_of(status, inode.id)
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(number)), self._entry_of(status, inode)
 
     @served
     def open(self, inode: int, flags: int, ctx: RequestContext) -> Any:
@@ -300,11 +311,17 @@ class Operations(pyfuse3.Operations):
         return result
 
     def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq, inode: Inode) -> None:
-        self._recorder.hurry()  # the store syncs while the backing directory does
+        is_durable = self._recorder.secure(seq, inode.node)  # if not, the store is at it meanwhile
         sync(fd)
-        self._recorder.wait(seq)
+        if not is_durable:
+            self._recorder.wait(seq)
         if not inode.unlinked:  # nobody will ever find it by a name
             self._recorder.refuse_lost(inode.node)
+
+    def _durable(self, seq: Seq) -> None:
+        """Wait until version *seq* is durable, if the store does not fail."""
+        if not self._recorder.secure(seq):
+            self._recorder.wait(seq)
 
     async def _slowly(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run *work* in a thread while other requests are served."""
@@ -325,7 +342,8 @@ class Operations(pyfuse3.Operations):
     def getattr(self, inode: int, ctx: RequestContext) -> Any:
         if inode >= VIRTUAL:
             return virtual_entry_of(self._virtual.getattr(inode))
-        return self._entry_of(self._attributes.get(self._table[inode]), inode)
+        found = self._table[inode]
+        return self._entry_of(self._attributes.get(found), found)
 
     @changes
     def setattr(
@@ -337,8 +355,8 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> Any:
         self._refuse_virtual(inode)
-        status = self._attributes.set(self._table[inode], wanted_of(attr, fields), fh, ctx)
-        return self._entry_of(status, inode)
+        found = self._table[inode]
+        return self._entry_of(self._attributes.set(found, wanted_of(attr, fields), fh, ctx), found)
 
     @served
     def readlink(self, inode: int, ctx: RequestContext) -> Any:

@@ -6,13 +6,18 @@ import pyfuse3
 from pyfuse3 import EntryAttributes
 
 from dkfs.overlay.attributes import NewAttributes
+from dkfs.overlay.inode import Inode
+from dkfs.overlay.listing import Listed
 from dkfs.overlay.virtual import VirtualStatus
 
+_UNKNOWN = 1 << 60  # above inode numbers that are given as they are, below those of overlay.inodes
 
-def entry_of(status: os.stat_result, number: int, *, valid_s: float) -> EntryAttributes:
-    """Return the entry of an inode that the kernel calls *number*, which it may believe for *valid_s*."""
+
+def entry_of(status: os.stat_result, inode: Inode, *, valid_s: float) -> EntryAttributes:
+    """Return the entry of *inode*, which the kernel may believe for *valid_s*."""
     entry = EntryAttributes()
-    entry.st_ino = number
+    entry.st_ino = inode.id
+    entry.generation = inode.generation
     entry.entry_timeout = valid_s
     entry.attr_timeout = valid_s
     entry.st_mode = status.st_mode
@@ -26,6 +31,19 @@ def entry_of(status: os.stat_result, number: int, *, valid_s: float) -> EntryAtt
     entry.st_atime_ns = status.st_atime_ns
     entry.st_mtime_ns = status.st_mtime_ns
     entry.st_ctime_ns = status.st_ctime_ns
+    return entry
+
+
+def bare_entry_of(listed: Listed) -> EntryAttributes:
+    """Return an entry for what cannot be looked at: a number that is asked for again, so that who uses it hears why.
+
+    libfuse takes none without a number, and the kernel takes a reference to it, that nobody counts.
+    """
+    entry = EntryAttributes()
+    entry.st_ino = _UNKNOWN | listed.number & _UNKNOWN - 1
+    entry.st_mode = listed.kind << 12
+    entry.entry_timeout = 0.0
+    entry.attr_timeout = 0.0
     return entry
 
 

@@ -59,12 +59,15 @@ class Attributes:
     def get(self, inode: Inode) -> os.stat_result:
         """Return the status of *inode*; raises OSError."""
         place = self._table.place(inode)
-        if place is None:
-            return os.fstat(self._table.fd(inode))
-        status = os.stat(place[1], dir_fd=place[0], follow_symlinks=False)
-        if not self._table.is_it(inode, status):
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return status
+        if place is not None:
+            try:
+                status = os.stat(place[1], dir_fd=place[0], follow_symlinks=False)
+            except FileNotFoundError:
+                status = None
+            if status is not None and self._table.is_it(inode, status):
+                return status
+            # Another thread has moved it this moment; or somebody behind the mount, which fd() finds out.
+        return os.fstat(self._table.fd(inode))
 
     def born(self, inode: Inode) -> int | None:
         """Return the time of birth in ns since the epoch, None if there is none; raises OSError."""

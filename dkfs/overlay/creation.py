@@ -83,8 +83,12 @@ class Creation(Lookups):
         try:
             status = self._own(fd, directory, mode, caller)
             held = os.open(by_fd(fd), os.O_PATH | os.O_CLOEXEC)
-            inode = self._table.nameless(held, status)
-            inode.lookups += 1
+            try:
+                inode = self._table.nameless(held, status)
+            except BaseException:
+                os.close(held)
+                raise
+            self._table.refer(inode)
             inode.plain = is_plain(status, xattrs_of(fd))
             return self._files.opened(inode, fd, flags, caller, 0), inode, status
         except BaseException:
@@ -207,8 +211,7 @@ class Creation(Lookups):
         *,
         target: bytes | None = None,
     ) -> Inode:
-        inode = self._table.found(parent, name, status)
-        inode.lookups += 1
+        inode = self._table.referred(parent, name, status)
         inode.plain = is_plain(status, xattrs)
         try:
             self._journal.created(
@@ -251,7 +254,7 @@ class Creation(Lookups):
         )
         if inode.parent is None:
             self._table.moved(inode, parent, name)
-        inode.lookups += 1
+        self._table.refer(inode)
         self._count.change(1, status.st_size)
         return inode, status
 
@@ -270,7 +273,7 @@ class Creation(Lookups):
         inode.unlinked = False
         self._table.moved(inode, parent, name)
         self._table.unpin(inode)
-        inode.lookups += 1
+        self._table.refer(inode)
         self._count.change(1, status.st_size)
         self._journal.created(
             OpKind.CREATE,

@@ -92,7 +92,7 @@ class Files:
         handle.at_end = handle.append and bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
         if handle.writable:
             self._captures.opened(handle, size)
-        self._table.files += 1
+        self._table.count_file(1)
         return self.handles.add(handle)
 
     def _open_backing(self, inode: Inode, flags: int) -> int:
@@ -113,14 +113,18 @@ class Files:
     def _open_as(self, inode: Inode, flags: int) -> int:
         # A truncation must not hit another file that got the name behind the mount.
         place = None if flags & os.O_TRUNC else self._table.place(inode)
-        if place is None:
-            # /proc/self/fd/N is the inode that the fd holds, whatever its name.
-            return os.open(by_fd(self._table.fd(inode)), flags & ~os.O_NOFOLLOW)
-        fd = os.open(place[1], flags, dir_fd=place[0])
-        if self._table.is_it(inode, os.fstat(fd)):
-            return fd
-        os.close(fd)
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        if place is not None:
+            try:
+                fd = os.open(place[1], flags, dir_fd=place[0])
+            except FileNotFoundError:
+                fd = -1
+            if fd >= 0:
+                if self._table.is_it(inode, os.fstat(fd)):
+                    return fd
+                os.close(fd)
+            # Another thread has moved it this moment; or somebody behind the mount, which fd() finds out.
+        # /proc/self/fd/N is the inode that the fd holds, whatever its name.
+        return os.open(by_fd(self._table.fd(inode)), flags & ~os.O_NOFOLLOW)
 
     def open_for_truncation(self, inode: Inode) -> int:
         """Return an fd for truncating *inode*, the caller's to close; raises OSError."""
@@ -178,7 +182,7 @@ class Files:
         finally:
             self.handles.remove(number)
             os.close(handle.fd)
-            self._table.files -= 1
+            self._table.count_file(-1)
             if handle.writable:
                 self._captures.closed(handle)
                 self._table.forget(handle.inode, 0)

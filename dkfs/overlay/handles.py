@@ -1,6 +1,7 @@
 """Open files and directories, as the kernel knows them by a number."""
 
 import errno
+import itertools
 import os
 from typing import Generic, TypeVar
 
@@ -52,7 +53,7 @@ class HandleTable(Generic[T]):
 
     def __init__(self, first: int = 1) -> None:
         self._items: dict[int, T] = {}
-        self._next = first
+        self._numbers = itertools.count(first)  # atomic, for several threads
 
     def __len__(self) -> int:
         return len(self._items)
@@ -66,8 +67,7 @@ class HandleTable(Generic[T]):
 
     def add(self, item: T) -> int:
         """Return a new number for *item*."""
-        number = self._next
-        self._next += 1
+        number = next(self._numbers)
         self._items[number] = item
         return number
 

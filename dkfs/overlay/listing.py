@@ -25,6 +25,10 @@ class Listed(NamedTuple):
 
     name: bytes
     after: int  # the position behind it
+    number: int = 0  # of the inode, and below its type, as the directory itself says
+    kind: int = (
+        0  # DT_REG, ...: the type bits of a mode, shifted to the right by 12; 0 if it does not say
+    )
 
 
 class Window:
@@ -70,7 +74,7 @@ def _read(fd: int) -> Iterator[Listed]:
     data = ctypes.string_at(buffer, size)
     at = 0
     while at < size:
-        _, after, length, _ = _HEAD.unpack_from(data, at)
+        number, after, length, kind = _HEAD.unpack_from(data, at)
         end = data.index(b"\0", at + _NAME_AT)
-        yield Listed(data[at + _NAME_AT : end], after)
+        yield Listed(data[at + _NAME_AT : end], after, number, kind)
         at += length

@@ -46,9 +46,7 @@ class Lookups:
     def lookup(self, parent: Inode, name: bytes) -> Found:
         """Return what *name* in *parent* is, referenced once more; raises OSError."""
         status = os.stat(name, dir_fd=self._table.fd(parent), follow_symlinks=False)
-        inode = self._table.found(parent, name, status)
-        inode.lookups += 1
-        return inode, status
+        return self._table.referred(parent, name, status), status
 
     def opendir(self, inode: Inode) -> int:
         """Open a directory; return the number of its handle."""

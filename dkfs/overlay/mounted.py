@@ -16,6 +16,7 @@ from dkfs.overlay.modes import Modes
 from dkfs.overlay.names import Names
 from dkfs.overlay.origin import groups_of
 from dkfs.overlay.passed import PassedCaptures
+from dkfs.overlay.resuming import Resuming
 from dkfs.overlay.rollback import Rollback
 from dkfs.overlay.tags import Tags
 from dkfs.overlay.virtual import Virtual
@@ -54,7 +55,7 @@ class FileSystem:
         # How long the kernel may believe what it was told of names and attributes.
         self.valid_s = 0.0 if is_read_only else FOREVER_S
         self.store = store
-        self.table = InodeTable(root_fd, committed=lambda: recorder.decided, is_shared=is_read_only)
+        self.table = _table(root_fd, recorder, clock_ns, is_shared=is_read_only)
         self.forgotten = Forgotten(self.table)
         self.journal = Journal(recorder, store, self.table)
         self.count = FileCount(store, large_above=large_above)
@@ -76,6 +77,14 @@ class FileSystem:
             is_read_only=is_read_only,
         )
         self.tags = Tags(self.captures, recorder, store)
+        self.resuming = Resuming(
+            self.table,
+            self.captures,
+            recorder,
+            store,
+            chunking=recorder.chunking,
+            clock_ns=recorder.now_ns,
+        )
         self.rollback = Rollback(self.table, self.journal, self.captures, recorder, store)
         self.virtual = Virtual(
             store, name=reserved, tags=self.tags, clock_ns=clock_ns, groups=groups_of
@@ -98,6 +107,8 @@ class FileSystem:
 
     def close(self) -> bool:
         """Record everything that was written, let go; return whether all of it is in the store."""
+        if self.resuming.is_due and self.resuming.works():
+            self.resuming.resume()
         self.captures.capture_all()
         self.recorder.flush()  # then it is known what builds on damage
         self.captures.mend()
@@ -105,3 +116,13 @@ class FileSystem:
         complete = self.recorder.close()
         self.table.close()
         return complete
+
+
+def _table(
+    root_fd: int, recorder: Recorder, clock_ns: Callable[[], int], *, is_shared: bool
+) -> InodeTable:
+    # Of the time: another mount begins with another generation.
+    generation = clock_ns() >> 10
+    return InodeTable(
+        root_fd, committed=lambda: recorder.decided, is_shared=is_shared, generation=generation
+    )

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
+from dkfs.failpoints import failpoint
 from dkfs.history.change import Link, NameChange, NodeChange
 from dkfs.model.ids import NO_NODE, Seq
 from dkfs.model.operation import OpKind
@@ -42,21 +43,24 @@ class Names(Creation):
     ) -> Inode | None:
         self._check(parent, name)
         inode = self._about_to_lose(parent, name)
-        node = self._journal.node(parent)
-        directory = self._table.fd(parent)
         with self._unpinned_on_error(inode):
+            node = self._journal.node(parent)
+            directory = self._table.fd(parent)
+            failpoint("backing.remove")
             remove(directory)
-        self._journal.named(
-            kind,
-            caller,
-            (parent,),
-            Link(node, name),
-            nodes=(NodeChange(node, os.fstat(directory)),),
-            names=(NameChange(node, name, NO_NODE),),
-            node=inode.node if inode is not None else NO_NODE,
-        )
-        if inode is not None:
-            self._lost(inode, parent, name)
+        try:
+            self._journal.named(
+                kind,
+                caller,
+                (parent,),
+                Link(node, name),
+                nodes=(NodeChange(node, os.fstat(directory)),),
+                names=(NameChange(node, name, NO_NODE),),
+                node=inode.node if inode is not None else NO_NODE,
+            )
+        finally:
+            if inode is not None:
+                self._lost(inode, parent, name)
         return inode
 
     def _about_to_lose(self, parent: Inode, name: bytes) -> Inode | None:
@@ -76,7 +80,7 @@ class Names(Creation):
     def _unpinned_on_error(self, inode: Inode | None) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except BaseException:
             if inode is not None:
                 self._table.unpin(inode)
             raise
@@ -112,20 +116,30 @@ class Names(Creation):
         if victim is inode:
             self._table.unpin(inode)
             return  # two names of one file: rename(2) does nothing
-        # The contents come before the name: no version shows the new name with older bytes.
         exchanged = victim if flags & backing.RENAME_EXCHANGE else None
-        for each in (inode, exchanged) if exchanged is not None else (inode,):
-            self._captures.capture(each, self._journal.origin(caller))
-        concerned = (inode, old_parent, new_parent, *((exchanged,) if exchanged else ()))
-        for one in concerned:
-            self._journal.node(one)
-        fds = self._table.pair(old_parent, new_parent)
         with self._unpinned_on_error(victim):
-            backing.rename(fds[0], old, fds[1], new, flags)
-        left = self._record_rename(
-            inode, (old_parent, old), (new_parent, new), exchanged, flags, caller
-        )
-        self._renamed(inode, (old_parent, old), (new_parent, new), victim, exchanged)
+            # The contents come before the name: no version shows the new name with older bytes.
+            for each in (inode, exchanged) if exchanged is not None else (inode,):
+                self._captures.capture(each, self._journal.origin(caller))
+            concerned = (inode, old_parent, new_parent, *((exchanged,) if exchanged else ()))
+            for one in concerned:
+                self._journal.node(one)
+            fds = self._table.pair(old_parent, new_parent)
+            failpoint("backing.rename")
+            self._table.moving = {inode: (new_parent, new)}
+            if exchanged is not None:
+                self._table.moving = {inode: (new_parent, new), exchanged: (old_parent, old)}
+            try:
+                backing.rename(fds[0], old, fds[1], new, flags)
+            except OSError:
+                self._table.moving = {}
+                raise
+        places = (old_parent, old), (new_parent, new)
+        try:
+            left = self._record_rename(inode, *places, exchanged, flags, caller)
+        finally:  # it is done, recorded or not
+            self._renamed(inode, *places, victim, exchanged)
+            self._table.moving = {}
         if left is not None:
             self._table.forget(left, 0)  # the kernel has not asked for a whiteout yet
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dkfs.core.io_mode import OpenKind
 from dkfs.errors import DkfsError
@@ -166,6 +166,12 @@ class PassedCaptures(Captures):
 
         return settle
 
+    def recorded_all(self, sizes: Mapping[Inode, int]) -> None:
+        """See Captures."""
+        super().recorded_all(sizes)
+        for inode in sizes:
+            self.rolled_back(inode)
+
     def rolled_back(self, inode: Inode) -> None:
         """Note that the contents of *inode* are others now, and recorded."""
         watch = self.unseen.get(inode)
@@ -285,7 +291,7 @@ class PassedCaptures(Captures):
 
     def _drop(self, handle: Handle) -> None:
         os.close(handle.fd)
-        self._table.files -= 1
+        self._table.count_file(-1)
         self.closed(handle)
         self._table.forget(handle.inode, 0)
 

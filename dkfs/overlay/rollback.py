@@ -93,6 +93,7 @@ class Rollback:
                 move.operation(self._recorder.now_ns(), origin), plan, expected=base
             )
         stale = self._settle(plan, known)
+        self._table.forget_places()
         self.settling.update(stale.inodes)
         return Rolled(seq, plan, result, stale)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dkfs.errors import CorruptError
 from dkfs.history.tree import Tree
-from dkfs.model.ids import ROOT
+from dkfs.model.ids import NO_NODE, ROOT
 from dkfs.model.operation import OpKind
 from dkfs.overlay.backing import RENAME_EXCHANGE, RENAME_NOREPLACE
 from tests.overlay.driver import ME, Driver, driven
@@ -75,6 +76,53 @@ def test_what_is_refused_is_not_recorded_and_holds_nothing(tmp_path: Path) -> No
 
         assert it.kinds() == before
         assert it.fs.table.pinned == 0
+
+
+@pytest.mark.parametrize("exc", [OSError(errno.EIO, "no"), CorruptError("damaged")])
+def test_who_was_to_be_replaced_is_not_held_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exc: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise exc
+
+    with driven(tmp_path) as it:
+        for name in (b"one", b"two"):
+            it.create(name, b"x")
+        fs, root = it.fs.names, it.root
+        with monkeypatch.context() as patch:
+            patch.setattr(it.fs.captures, "capture", fail)
+            with pytest.raises(type(exc)):
+                fs.rename(root, b"one", root, b"two", 0, ME)
+        with monkeypatch.context() as patch:
+            root.node, node = NO_NODE, root.node
+            patch.setattr(it.fs.journal, "_adopt", fail)
+            patch.setattr(it.fs.journal.store, "read", fail)
+            with pytest.raises(type(exc)):
+                fs.unlink(root, b"two", ME)
+            root.node = node
+
+        assert it.fs.table.pinned == 0
+        assert names(it) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("victim", [b"two", b"none"])
+def test_what_was_renamed_is_where_it_is_even_if_that_could_not_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: bytes
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise CorruptError("damaged")
+
+    with driven(tmp_path) as it:
+        one, two = it.create(b"one", b"x"), it.create(b"two", b"x")
+        with monkeypatch.context() as patch:
+            patch.setattr(it.fs.journal, "named", fail)
+            with pytest.raises(CorruptError):
+                it.fs.names.rename(it.root, b"one", it.root, victim, 0, ME)
+
+        assert it.fs.table.path(one) == victim
+        assert it.fs.table.pinned == (1 if two.unlinked else 0)
+        it.fs.table.spare_fds()
+        assert it.fs.attributes.get(one).st_size == 1
 
 
 def test_two_names_of_one_file_are_not_renamed_into_one(tmp_path: Path) -> None:

@@ -87,6 +87,18 @@ def test_a_nameless_file_that_cannot_be_opened_is_forgotten(
         assert (fds(), len(it.fs.table.known()), it.fs.table.pinned) == (before, known, 0)
 
 
+def test_the_fd_of_a_nameless_file_that_cannot_be_known_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with driven(tmp_path) as it:
+        before = fds()
+        monkeypatch.setattr(it.fs.table, "nameless", fails(CorruptError("damaged")))
+        with pytest.raises(CorruptError):
+            it.fs.names.tmpfile(it.root, 0o600, os.O_RDWR, ME)
+
+        assert fds() == before
+
+
 def test_a_new_file_that_is_recorded_stays_if_it_cannot_be_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

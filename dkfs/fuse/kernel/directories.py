@@ -3,8 +3,8 @@
 import os
 from typing import Final
 
-from dkfs.failpoints import failpoint
 from dkfs.errors import DkfsError
+from dkfs.failpoints import failpoint
 from dkfs.fuse.kernel.entries import entry, virtual_entry
 from dkfs.fuse.kernel.messages import (
     DIRENT,
@@ -18,12 +18,14 @@ from dkfs.fuse.kernel.messages import (
     Op,
 )
 from dkfs.fuse.kernel.request import HEADER_SIZE, Answer, Handler, Request, Work, invalid
-from dkfs.overlay.listing import DOTS
+from dkfs.overlay.listing import DOTS, Listed
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VIRTUAL
 
 _DIR: Final = 0o040000 >> 12  # DT_DIR
-_NONE: Final = bytes(ENTRY_OUT.size)  # of "." and "..", to which the kernel takes no reference
+_NONE: Final = bytes(
+    ENTRY_OUT.size
+)  # of "." and "..", and what cannot be looked at: the kernel takes no reference
 _REFERENCED: Final = 2  # names before those that are looked up: "." and ".."
 
 
@@ -66,17 +68,23 @@ class DirectoryRequests:
         if offset < 0:
             raise invalid()
         listing = _Listing(size, plus=plus)
-        if number >= VIRTUAL:
-            self._read_virtual(listing, number, offset)
-        else:
-            self._read_real(listing, number, offset)
+        try:
+            if number >= VIRTUAL:
+                self._read_virtual(listing, number, offset)
+            else:
+                self._read_real(listing, number, offset)
+        except (OSError, DkfsError):
+            # The kernel is to have what was referenced for it; it goes on there, and hears of this then.
+            if not listing.parts:
+                raise
         return b"".join(listing.parts)
 
     def _read_real(self, listing: "_Listing", number: int, offset: int) -> None:
         directory = self._names.inode_of(number)
         table = self._table
         owns, plus, valid_s = self._virtual.owns, listing.plus, self._valid_s
-        for name, after in self._names.listing(number, offset):
+        for each in self._names.listing(number, offset):
+            name, after, *_ = each
             if name in DOTS:
                 if not listing.add_dot(directory.id, name, after):
                     return
@@ -90,12 +98,17 @@ class DirectoryRequests:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            known = table.number(status)
-            whole = entry(status, known, valid_s) if plus else b""
-            if not listing.add(name, known, status.st_mode, after, whole):
+            except OSError:  # who asks for more of it hears of that
+                if not listing.add_bare(each):
+                    return
+                continue
+            if not listing.has_room(len(name)):
                 return
             if plus:
-                table.found(directory, name, status).lookups += 1
+                inode = table.referred(directory, name, status)
+                listing.add(name, inode.id, status.st_mode, after, entry(status, inode, valid_s))
+            else:
+                listing.add(name, table.number(status), status.st_mode, after, b"")
 
     def _read_virtual(self, listing: "_Listing", number: int, offset: int) -> None:
         directory, names = self._virtual.names(number, again=offset == 0)
@@ -138,7 +151,8 @@ class DirectoryRequests:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            recorder.wait(seq)
+            if not recorder.secure(seq):
+                recorder.wait(seq)
             return b""
 
         return Work(sync, can_be_given_up=True)
@@ -153,6 +167,16 @@ class _Listing:
         self.parts: list[bytes] = []
         self.plus = plus  # each name comes with its entry
         self._room = room  # bytes left
+
+    def has_room(self, length: int) -> bool:
+        """Return whether a name of *length* bytes fits."""
+        size = DIRENT.size + length + -length % 8
+        return size + (ENTRY_OUT.size if self.plus else 0) <= self._room
+
+    def add_bare(self, each: Listed) -> bool:
+        """Add a name of which nothing is known but what its directory says; the kernel takes no reference."""
+        number, mode = each.number, each.kind << 12
+        return self.add(each.name, number, mode, each.after, _NONE if self.plus else b"")
 
     def add(self, name: bytes, number: int, mode: int, position: int, whole: bytes) -> bool:
         """Add *name*, *position* being where reading goes on after it; return False if it does not fit."""

@@ -11,6 +11,7 @@ from dkfs.fuse.kernel.messages import (
     STATX_BTIME,
     STATX_OUT,
 )
+from dkfs.overlay.inode import Inode
 from dkfs.overlay.virtual import VirtualStatus
 
 _S: Final = 1_000_000_000  # ns
@@ -18,14 +19,15 @@ _U32: Final = 0xFFFFFFFF
 _BLOCK: Final = 512  # bytes, of st_blocks
 
 
-def entry(status: os.stat_result, number: int, valid_s: int) -> bytes:
-    """Return the entry of an inode that the kernel calls *number*, to be believed for *valid_s* seconds."""
+def entry(status: os.stat_result, inode: Inode, valid_s: int) -> bytes:
+    """Return the entry of *inode*, to be believed for *valid_s* seconds."""
+    number = inode.id
     atime, atime_ns = divmod(status.st_atime_ns, _S)
     mtime, mtime_ns = divmod(status.st_mtime_ns, _S)
     ctime, ctime_ns = divmod(status.st_ctime_ns, _S)
     return ENTRY_OUT.pack(
         number,
-        0,
+        inode.generation,
         valid_s,
         valid_s,
         0,

@@ -93,14 +93,33 @@ class FileRequests:
             Op.FSYNC: Handler(self.fsync, HEADER_SIZE + FSYNC_IN.size, "fsync"),
         }
 
-    def create(self, request: Request) -> bytes:
-        flags, mode, umask, _ = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
+    def create(self, request: Request) -> Answer:
+        flags, mode, umask, how = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
         name = request.name(HEADER_SIZE + CREATE_IN.size)
         refuse_virtual(request.node)
-        number, inode, status = self._names.create(
-            self._table[request.node], name, mode, flags, request, umask=umask
-        )
-        return entry(status, inode.id, self._valid_s) + self._opened(number, flags)
+        parent = self._table[request.node]
+        try:
+            number, inode, status = self._names.create(
+                parent, name, mode, flags | os.O_EXCL, request, umask=umask
+            )
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            inode, status = self._names.lookup(parent, name)
+            return self._created(inode, status, lambda: self._open(inode, flags, how, request))
+        return self._created(inode, status, lambda: self._opened(number, flags))
+
+    def _created(
+        self, inode: Inode, status: os.stat_result, opened: Callable[[], bytes | First]
+    ) -> Answer:
+        """Return the entry of *inode*, referenced for it, and what *opened* returns; the reference is taken back else."""
+        how = None
+        try:
+            how = opened()
+        finally:
+            if type(how) is not bytes:
+                self._table.forget(inode, 1)
+        return entry(status, inode, self._valid_s) + how if isinstance(how, bytes) else how
 
     def tmpfile(self, request: Request) -> bytes:
         flags, mode, umask, _ = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -108,15 +127,17 @@ class FileRequests:
         number, inode, status = self._names.tmpfile(
             self._table[request.node], mode, flags, request, umask=umask
         )
-        return entry(status, inode.id, self._valid_s) + OPEN_OUT.pack(number, _KEEP, 0)
+        return entry(status, inode, self._valid_s) + OPEN_OUT.pack(number, _KEEP, 0)
 
     def open(self, request: Request) -> Answer:
         flags, how = OPEN_IN.unpack_from(request.buffer, HEADER_SIZE)
         if request.node >= VIRTUAL:
             number = self._virtual.open(request.node, flags, request)
             return OPEN_OUT.pack(number, _KEEP | _NOFLUSH, 0)
+        return self._open(self._table[request.node], flags, how, request)
+
+    def _open(self, inode: Inode, flags: int, how: int, request: Request) -> bytes | First:
         kill = bool(how & OPEN_KILL_SUIDGID) if self._knows_kill else None
-        inode = self._table[request.node]
         if flags & os.O_TRUNC and (wait := self._captures.waiting(inode, 0)) is not None:
             return First(wait, is_look=False)
         if self.passthrough is not None:
@@ -134,7 +155,7 @@ class FileRequests:
             return OPEN_OUT.pack(number, self._keep | (0 if flags & os.O_ACCMODE else _NOFLUSH), 0)
         try:
             return OPEN_OUT.pack(number, *self.passthrough.opened(number, flags))
-        except OSError:
+        except BaseException:
             self._files.release(number)
             raise
 

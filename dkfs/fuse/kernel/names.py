@@ -78,16 +78,18 @@ class NameRequests:
             inode, status = self._names.lookup(self._table[parent], name)
         except FileNotFoundError:
             return self._missing
-        return entry(status, inode.id, self._valid_s)
+        return entry(status, inode, self._valid_s)
 
     def _dot(self, number: int, name: bytes) -> bytes:
         """Answer what only who holds a file handle asks; the root's directory is the root."""
-        inode = self._fs.forgotten.inode(number)
-        if name == b"..":
-            inode = inode.parent or self._table.root
-        status = self._fs.attributes.get(inode)
-        inode.lookups += 1
-        return entry(status, inode.id, self._valid_s)
+        found = self._fs.forgotten.find(number)
+        try:
+            inode = found if name == b"." else found.parent or self._table.root
+            reply = entry(self._fs.attributes.get(inode), inode, self._valid_s)
+            self._table.refer(inode)
+        finally:
+            self._table.forget(found, 1)
+        return reply
 
     def forget(self, request: Request) -> None:
         (lookups,) = FORGET_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -113,7 +115,7 @@ class NameRequests:
         inode, status = self._names.mknod(
             self._table[request.node], name, mode, rdev, request, umask=umask
         )
-        return entry(status, inode.id, self._valid_s)
+        return entry(status, inode, self._valid_s)
 
     def mkdir(self, request: Request) -> bytes:
         mode, umask = MKDIR_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -123,14 +125,14 @@ class NameRequests:
         inode, status = self._names.mkdir(
             self._table[request.node], name, mode, request, umask=umask
         )
-        return entry(status, inode.id, self._valid_s)
+        return entry(status, inode, self._valid_s)
 
     def symlink(self, request: Request) -> bytes:
         name = request.name(HEADER_SIZE)
         target, _ = request.text(HEADER_SIZE + len(name) + 1)
         refuse_virtual(request.node)
         inode, status = self._names.symlink(self._table[request.node], name, target, request)
-        return entry(status, inode.id, self._valid_s)
+        return entry(status, inode, self._valid_s)
 
     def link(self, request: Request) -> Answer:
         (number,) = LINK_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -142,7 +144,7 @@ class NameRequests:
         inode, status = self._names.link(
             self._table[number], self._table[request.node], name, request
         )
-        return entry(status, inode.id, self._valid_s)
+        return entry(status, inode, self._valid_s)
 
     def unlink(self, request: Request) -> Answer:
         name = request.name(HEADER_SIZE)

@@ -108,7 +108,12 @@ class Passthrough:
             self._modes.opened(handle, kind)
         if kind.is_passthrough:
             inode.bypassed = True
-            self._captures.passed(handle)
+            try:
+                self._captures.passed(handle)
+            except BaseException:
+                self.released(number)
+                handle.kind = OpenKind.CACHED  # it is closed as if it had never been passed through
+                raise
             if not handle.writable:
                 return _PASS | _NOFLUSH, backing
             return (_PASS if kind is OpenKind.PASSTHROUGH else _PASS_DIRECT), backing

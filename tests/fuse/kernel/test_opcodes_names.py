@@ -18,7 +18,9 @@ def test_lookup_tells_everything_of_what_it_finds(kernel: KernelSide) -> None:
     status = path.stat()
     entry = kernel.lookup(b"file")
 
-    assert entry[:6] == (status.st_ino, 0, DAY_S, DAY_S, 0, 0)
+    generation = kernel.driver.fs.table[entry.nodeid].generation
+    assert entry[:6] == (status.st_ino, generation, DAY_S, DAY_S, 0, 0)
+    assert 0 < generation < 1 << 32  # the kernel keeps 32 bits and compares 64
     assert entry.attr == (
         *(status.st_ino, 5000, status.st_blocks),
         *(1_500_000_001, (1 << 64) - 4, int(status.st_ctime_ns // 10**9)),

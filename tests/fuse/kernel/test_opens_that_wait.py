@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dkfs.core.io_mode import IoMode
+from dkfs.errors import CorruptError
 from dkfs.fuse.kernel.dispatcher import Dispatcher
 from dkfs.fuse.kernel.request import Held
 from dkfs.history.frozen import FrozenFile
@@ -56,7 +57,14 @@ class Waiting:
 
     def open(self, inode: Inode, flags: int) -> object:
         """Open as the kernel asks for it; return the answer, if it takes no wait the errno."""
-        message = wire.request(Op.OPEN, inode.id, wire.OPEN.pack(flags, 0))
+        return self._ask(wire.request(Op.OPEN, inode.id, wire.OPEN.pack(flags, 0)))
+
+    def create(self, name: bytes, flags: int) -> object:
+        """See open(); the kernel thinks that *name* is not there."""
+        body = wire.CREATE.pack(flags | os.O_CREAT, 0o100644, 0, 0) + wire.name(name)
+        return self._ask(wire.request(Op.CREATE, wire.ROOT, body))
+
+    def _ask(self, message: bytes) -> object:
         answer = self.dispatcher.handle(bytearray(message), len(message))
         if isinstance(answer, Held):
             return answer
@@ -110,3 +118,48 @@ def test_it_is_refused_after_a_while(waiting: Waiting, monkeypatch: pytest.Monke
     monkeypatch.undo()
 
     assert reply_of(bytes(reply)).error == errno.EIO
+
+
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_RDWR | os.O_TRUNC])
+def test_so_does_the_creation_of_what_is_there(waiting: Waiting, flags: int) -> None:
+    content = os.urandom(9 << 20)
+    inode = waiting.closed(content)
+    known = inode.lookups
+    held = waiting.create(b"f", flags)
+    assert isinstance(held, Held)
+    assert (inode.lookups, inode.handles or []) == (known, [])
+
+    seq = waiting.world.recorder.last
+    waiting.go_on.set()
+    assert reply_of(held.finish()).error == 0
+    assert inode.lookups == known + 1
+    assert waiting.world.read(b"f", seq) == content
+    assert waiting.create(b"f", os.O_RDWR | os.O_EXCL) == errno.EEXIST
+
+
+@pytest.mark.parametrize("how", ["open", "create", "create new"])
+def test_what_cannot_be_told_to_the_kernel_is_closed(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    inode = waiting.closed(b"")
+    waiting.go_on.set()
+    assert waiting.world.recorder.flush()
+    known, table = inode.lookups, waiting.fs.table
+    before = len(waiting.fs.files.handles), table.files, len(waiting.mounted.registry.ids)
+    inodes = len(table)
+
+    def fail(_: object) -> None:
+        raise CorruptError("damaged")
+
+    monkeypatch.setattr(waiting.fs.captures, "passed", fail)
+    if how == "open":
+        error = waiting.open(inode, os.O_RDONLY)
+    else:
+        error = waiting.create(b"f" if how == "create" else b"new", os.O_RDONLY)
+
+    assert error == CorruptError.errno
+    after = len(waiting.fs.files.handles), table.files, len(waiting.mounted.registry.ids)
+    assert (after, inode.lookups) == (before, known)
+    assert waiting.world.recorder.flush()
+    waiting.fs.tick(0.0)
+    assert len(table) == inodes
