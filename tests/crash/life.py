@@ -175,7 +175,7 @@ class Life:
 
     def _story(self, worker: int, number: int, base: Tree) -> Story:
         key = (number * self._plan.workers + worker) * 100_000
-        return Story(worker, base, key, close_captures=self._plan.io == "strict")
+        return Story(worker, base, key, passes=self._plan.io != "strict")
 
     def _log(self, story: Story, number: int) -> Path:
         return self._logs / f"{number}-{story.worker}"
@@ -189,7 +189,7 @@ class Life:
     def _wait_and_kill(self, workers: list[int]) -> None:
         """Kill the daemon, and sometimes workers before or after it."""
         whom = self._rng.random()
-        time.sleep(self._rng.random() ** 2 * 0.3)
+        time.sleep(self._rng.random() ** 2 * 0.5)
         if whom < 0.25:
             victim = self._rng.choice(workers)
             os.kill(victim, signal.SIGKILL)

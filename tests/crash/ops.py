@@ -63,8 +63,8 @@ class Node:
 class Model:
     """The files of one worker."""
 
-    def __init__(self, key: int, *, close_captures: bool = True) -> None:
-        """*key* tells its contents from others'; *close_captures*: close(2) is when contents are recorded."""
+    def __init__(self, key: int, *, passes: bool = False) -> None:
+        """*key* tells its contents from others'; *passes*: the kernel passes files through, past dkfs."""
         self.key = key
         self.names: dict[str, Node] = {}
         self.slots: dict[int, Node] = {}
@@ -75,7 +75,7 @@ class Model:
         ] = []  # what was renamed over CURRENT: call, contents
         self.appended = 0  # records in LOG
         self.appended_at: list[int] = []  # calls that appended them
-        self._close_captures = close_captures
+        self.passes = passes
 
     def node(self, kind: str, mode: int, target: str = "") -> Node:
         """Return a new node, without a name as yet."""
@@ -139,7 +139,7 @@ class Model:
 
     def _close(self, index: int, op: Op) -> None:
         node = self.slots.pop(op.number(0))
-        if op.number(0) in self.wrote and self._close_captures:
+        if op.number(0) in self.wrote and not self.passes:
             self._capture(node)
         self.wrote.discard(op.number(0))
 

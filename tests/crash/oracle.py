@@ -67,9 +67,9 @@ def owned(tree: Tree, worker: int) -> Tree:
     }
 
 
-def model_of(tree: Tree, worker: int, key: int, *, close_captures: bool) -> Model:
+def model_of(tree: Tree, worker: int, key: int, *, passes: bool) -> Model:
     """Return the model of a worker that finds *tree*, all of it recorded."""
-    model = Model(key, close_captures=close_captures)
+    model = Model(key, passes=passes)
     nodes: dict[int, Node] = {}
     for path, each in sorted(owned(tree, worker).items()):
         node = nodes.get(each.inode)
@@ -111,7 +111,7 @@ class Story:
     worker: int
     base: Tree
     key: int
-    close_captures: bool
+    passes: bool  # see Model
     calls: list[Call] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
 
@@ -128,7 +128,7 @@ class Story:
                 self.trouble.append(f"worker {self.worker}: {self.calls[-1].op}: {rest[1]}")
 
     def model(self) -> Model:
-        return model_of(self.base, self.worker, self.key, close_captures=self.close_captures)
+        return model_of(self.base, self.worker, self.key, passes=self.passes)
 
     @property
     def answered(self) -> int:
@@ -257,7 +257,7 @@ class Judge:
             return [f"records {self._records[:9]}... of the shared log are not in order"]
         calls = self.story.calls
         more = int(cut < len(calls) and calls[cut].op.name == "record")
-        least = model.appended if self.story.close_captures or is_exact else self.promised.records
+        least = model.appended if is_exact or not self.story.passes else self.promised.records
         if is_open and calls[-1].op.name == "record":
             least -= 1
         if least <= count <= model.appended + more:

@@ -35,7 +35,7 @@ _WEIGHTS = {
     "rename": 10,
     "publish": 3,
     "record": 4,
-    "chmod": 3,
+    "chmod": 6,
     "setxattr": 3,
     "removexattr": 2,
     "fsyncdir": 3,
@@ -197,9 +197,15 @@ class Chooser:
     # attributes
 
     def _chmod(self) -> Op | None:
-        path = self._some("file", "dir")
+        path = self._open_one() or self._some("file", "dir")
         modes = (0o700, 0o755, 0o750)
         return None if path is None else Op("chmod", (path, self._rng.choice(modes)))
+
+    def _open_one(self) -> str | None:
+        """Return a name of a file that is open, half of the time."""
+        is_open = set(map(id, self._model.slots.values()))
+        found = [path for path, node in self._model.names.items() if id(node) in is_open]
+        return self._rng.choice(found) if found and self._rng.random() < 0.5 else None
 
     def _setxattr(self) -> Op | None:
         path = self._some("file", "dir")
@@ -291,6 +297,8 @@ class Hands:
             view[offset : offset + length] = contents(key, length)
             if is_synced:
                 view.flush()
+        if is_synced and self._model.passes:
+            os.fsync(self._fd(op))  # where the kernel does not tell of msync(2)
 
     def _record(self, key: int, op: Op) -> None:
         fd = os.open(f"{self._top}/{LOG}", os.O_WRONLY | os.O_APPEND)
