@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--repetitions", type=int, metavar="N", help="of each, interleaved (3; --quick: 1)")
     add("--quick", action="store_true", help="do less: to see that it runs")
     add("--tiny", action="store_true", help=argparse.SUPPRESS)
+    add(
+        "--let-halt",
+        action="store_true",
+        help="let idle processors halt, which costs a virtual machine 20 us for each answer of a daemon",
+    )
     add("--name", help="keep the results in bench/results/NAME.json (time and commit)")
     add("--results", type=Path, default=_RESULTS, metavar="DIR", help="keep the results there")
     add("--dir", type=Path, help="work in a new directory in DIR (the one for temporary files)")
@@ -128,24 +133,26 @@ def _measure(
     }
     for doubt in machine.doubts(found):
         _say(f"the numbers are doubtful: {doubt}")
-    measured = list(
-        measure(
-            kinds,
-            peers,
-            base=base,
-            materials=materials,
-            level=level,
-            repetitions=args.repetitions,
-            say=_say,
+    with machine.awake(wanted=not args.let_halt) as about["awake"]:
+        measured = list(
+            measure(
+                kinds,
+                peers,
+                base=base,
+                materials=materials,
+                level=level,
+                repetitions=args.repetitions,
+                say=_say,
+            )
         )
-    )
     about["seconds"] = round(time.time() - started, 1)
     name = args.name or time.strftime("%Y%m%d-%H%M%S-", time.gmtime(started)) + str(about["commit"])
     kept = args.results / f"{name}.json"
     results.write(kept, {"name": name, **about}, measured)
     print(f"{results.table(measured, peers)}\n\n{results.verdict_table(measured)}\n")
     print(
-        f"median (best) of {args.repetitions}; shares are of raw's median; {_caution(level)}{kept}"
+        f"median (best) of {args.repetitions}; shares are of raw's median; processors"
+        f" {'awake' if about['awake'] else 'halt'}; {_caution(level)}{kept}"
     )
     if args.plot:
         draw(kept.with_suffix(".svg"), measured, peers)

@@ -3,8 +3,11 @@
 import os
 import platform
 import sqlite3
+import struct
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from dkfs import __version__
 _BUSY_MOST = 0.05  # of the processors, in the second before the run
 _PACKAGES = ("pyfuse3", "trio", "lmdb", "blake3", "zstandard")
 _LOAD_MOST = 0.5
+_LATENCY = "/dev/cpu_dma_latency"  # us in which a processor is to be there
 _CREATE_MOST_US = 60.0  # 18 on an idle ext4
 _PROBED = 1000  # files
 _PROGRAMS = ("fusermount3", "bindfs", "fuse-overlayfs", "git", "tar", "gcc", "make", "npm")
@@ -51,6 +55,27 @@ def doubts(found: dict[str, object]) -> list[str]:
             " disk is busy"
         )
     return said
+
+
+@contextmanager
+def awake(*, wanted: bool) -> Iterator[bool]:
+    """Keep idle processors from halting until the block ends, if *wanted*; yield whether that is so.
+
+    In a virtual machine a halt is an exit to the host: what waits for another process then measures the host
+    (decisions/0015).  See the kernel's Documentation/power/pm_qos_interface.rst.
+    """
+    try:
+        fd = os.open(_LATENCY, os.O_WRONLY) if wanted else -1
+    except OSError:  # not permitted, or not there
+        fd = -1
+    if fd < 0:
+        yield False
+        return
+    try:
+        os.write(fd, struct.pack("=i", 0))
+        yield True
+    finally:
+        os.close(fd)
 
 
 def busy() -> float:
