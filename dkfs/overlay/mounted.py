@@ -16,7 +16,6 @@ from dkfs.overlay.modes import Modes
 from dkfs.overlay.names import Names
 from dkfs.overlay.origin import groups_of
 from dkfs.overlay.passed import PassedCaptures
-from dkfs.overlay.resuming import Resuming
 from dkfs.overlay.rollback import Rollback
 from dkfs.overlay.tags import Tags
 from dkfs.overlay.virtual import Virtual
@@ -77,14 +76,6 @@ class FileSystem:
             is_read_only=is_read_only,
         )
         self.tags = Tags(self.captures, recorder, store)
-        self.resuming = Resuming(
-            self.table,
-            self.captures,
-            recorder,
-            store,
-            chunking=recorder.chunking,
-            clock_ns=recorder.now_ns,
-        )
         self.rollback = Rollback(self.table, self.journal, self.captures, recorder, store)
         self.virtual = Virtual(
             store, name=reserved, tags=self.tags, clock_ns=clock_ns, groups=groups_of
@@ -107,8 +98,6 @@ class FileSystem:
 
     def close(self) -> bool:
         """Record everything that was written, let go; return whether all of it is in the store."""
-        if self.resuming.is_due and self.resuming.works():
-            self.resuming.resume()
         self.captures.capture_all()
         self.recorder.flush()  # then it is known what builds on damage
         self.captures.mend()
