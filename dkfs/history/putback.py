@@ -35,7 +35,7 @@ class PutBack:
         """Return the way to the last version, which has all else that is in the directory."""
         at = reader.last
         names = subtree(reader, at, self._missing)
-        missing: set[Place] = {(name.parent, name.name) for name in names}
+        missing: dict[Place, NodeId] = {(name.parent, name.name): name.new for name in names}
         gained: dict[NodeId, Place] = {}
         for name in names:
             gained.setdefault(name.new, (name.parent, name.name))
@@ -51,7 +51,7 @@ class PutBack:
             if there is not None:
                 sources[node] = there
                 continue
-            if (state.parent, state.name) not in missing:
+            if missing.get((state.parent, state.name)) != node:  # a name that it lost, perhaps
                 state = replace(state, parent=link[0], name=link[1])
             steps.append(Step(node, None, state))
         for finding in self._changed:
