@@ -11,10 +11,11 @@ from dkfs.cli.asking import ask
 from dkfs.cli.output import emit, printable
 from dkfs.errors import NotMountedError
 from dkfs.history import tags
+from dkfs.history.recovery import open_store
 from dkfs.history.versions import check_tag_name, parse_version
 from dkfs.model.ids import Seq
 from dkfs.model.operation import Tag
-from dkfs.store import Reader, Store, Writer
+from dkfs.store import Reader, Writer
 
 T = TypeVar("T")
 
@@ -45,13 +46,13 @@ def ask_or(store: Path, work: Callable[[Writer], Seq], command: str, **members: 
 
 def write(store: Path, work: Callable[[Writer], T]) -> T:
     """Do *work* in one transaction of a store that no daemon serves; raises StoreError."""
-    with Store.open(store, writable=True) as opened, opened.write() as writer:
+    with open_store(store, writable=True) as opened, opened.write() as writer:
         return work(writer)
 
 
 def read(store: Path, work: Callable[[Reader], T]) -> T:
     """Do *work* in a view of *store*; raises StoreError."""
-    with Store.open(store, writable=False) as opened, opened.read() as reader:
+    with open_store(store, writable=False) as opened, opened.read() as reader:
         return work(reader)
 
 

@@ -22,6 +22,7 @@ from dkfs.cli.progress import Progress
 from dkfs.cli.reading import Reading, reading
 from dkfs.cli.receive import sum_up
 from dkfs.errors import NotMountedError, UsageError
+from dkfs.history.recovery import open_store
 from dkfs.history.replica import EMPTY, token_of
 from dkfs.history.stream_in import Receiver
 from dkfs.history.stream_out import Sender, start_of
@@ -42,7 +43,7 @@ def add_parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit status."""
     target = Path(os.path.realpath(args.to_store))
-    with reading(args) as view, Store.open(view.location.store, writable=False) as store:
+    with reading(args) as view, open_store(view.location.store, writable=False) as store:
         if target.is_relative_to(view.location.store):
             raise UsageError(f"{printable(str(target))} lies in the store: expected another one")
         _expect_elsewhere(target, view.location)
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             return _dry_run(args, view, start, end)
         sender = Sender(store, view.reader, start, end)
         make_for(target, sender.header)
-        with Store.open(target, writable=True) as copy, Progress("copying") as progress:
+        with open_store(target, writable=True) as copy, Progress("copying") as progress:
             receiver = Receiver(copy, on_progress=progress.replay)
             sender.lacks = receiver.lacks
             result = receiver.run(sender.items())
@@ -75,7 +76,7 @@ def _expect_elsewhere(target: Path, location: Location) -> None:
 def _start(view: Reading, store: Store, target: Path) -> Seq:
     token = EMPTY
     if not is_absent(target):
-        with Store.open(target, writable=False) as copy, copy.read() as reader:
+        with open_store(target, writable=False) as copy, copy.read() as reader:
             token = token_of(copy, reader)
     return start_of(store, view.reader, token)
 

@@ -34,6 +34,7 @@ from dkfs.cli.policy import add_policy, local_zone, rules_from
 from dkfs.cli.progress import Progress
 from dkfs.core.retention import Decision, Rules
 from dkfs.history.forget import Pace, Range, forget, forget_contents
+from dkfs.history.recovery import open_store
 from dkfs.history.retain import Outlook, Prospect, Row, contents_to_forget, decide, outlook
 from dkfs.model.ids import Seq
 from dkfs.store import Store
@@ -93,7 +94,7 @@ def _look(
     args: argparse.Namespace, store: Path, rules: Rules, now_ns: int, *, is_live: bool
 ) -> _Plan:
     """Find out what would be forgotten and what would come back; changes nothing."""
-    with Progress("looking") as progress, Store.open(store, writable=False) as opened:
+    with Progress("looking") as progress, open_store(store, writable=False) as opened:
         with opened.read() as reader:
             decisions = decide(reader, rules.policy, now_ns=now_ns, zone=local_zone)
             if "explain" in args:
@@ -215,7 +216,7 @@ def _forget_versions(store: Path, found: Outlook, now_ns: int, *, is_live: bool)
 
 def _forget_contents(store: Path, rules: Rules, now_ns: int, *, is_live: bool) -> int:
     """Forget the contents that the rules for paths do not keep; return of how many states."""
-    with Store.open(store, writable=False) as opened, opened.read() as reader:
+    with open_store(store, writable=False) as opened, opened.read() as reader:
         rows = list(contents_to_forget(reader, rules, now_ns=now_ns, zone=local_zone))
     if is_live:
         return sum(
@@ -227,7 +228,7 @@ def _forget_contents(store: Path, rules: Rules, now_ns: int, *, is_live: bool) -
 
 def _directly(place: Path, work: Callable[[Store, Pace], int]) -> int:
     """Do *work* on a store that nobody serves, if need be with what is in reserve on a full disk; return its result."""
-    with Progress("forgetting") as progress, Store.open(place, writable=True) as store:
+    with Progress("forgetting") as progress, open_store(place, writable=True) as store:
         pace = Pace(pause=lambda done: progress.update(done.forgotten, done.total))
         reserve = Reserve(place, Reserve(place, 0).held)
         with reserve.spending():

@@ -27,7 +27,7 @@ from dkfs.cli.progress import Progress
 from dkfs.config.values import Given, size
 from dkfs.daemon.maintenance import described
 from dkfs.errors import UsageError
-from dkfs.store import Store
+from dkfs.history.recovery import open_store
 from dkfs.store.collect import Collection, Pace
 from dkfs.store.collect_plan import MAX_UNUSED
 from dkfs.store.collect_repack import Repacking
@@ -96,7 +96,7 @@ def _share(args: argparse.Namespace) -> float:
 
 
 def _collect(place: Path, max_unused: float, repacking: Repacking | None) -> Answer:
-    with Progress("gc") as progress, Store.open(place, writable=True) as store:
+    with Progress("gc") as progress, open_store(place, writable=True) as store:
 
         def say(_: str, done: int, total: int) -> None:
             progress.update(done, total)
@@ -121,7 +121,7 @@ def _reserved(place: Path) -> int:
 
 def _foretell(args: argparse.Namespace, place: Path, max_unused: float, *, is_live: bool) -> None:
     """Print what a collection would do."""
-    with Progress("looking") as progress, Store.open(place, writable=False) as store:
+    with Progress("looking") as progress, open_store(place, writable=False) as store:
         survey = Survey(
             store,
             limit=SEGMENT_LIMIT,

@@ -16,8 +16,8 @@ from dkfs.config.seed import SEED_FLAGS
 from dkfs.config.settings import MountSettings
 from dkfs.config.sources import NAMES, Layer, from_environment, from_file, merge
 from dkfs.config.values import Given
+from dkfs.history.recovery import open_store
 from dkfs.metrics.address import parse_address
-from dkfs.store import Store
 
 _INDEX: Final = "index.lmdb"  # what makes a directory a store
 
@@ -135,5 +135,5 @@ def make_state_dir(settings: MountSettings) -> None:
     """
     if not os.path.lexists(settings.state_dir) and (settings.store / _INDEX).exists():
         check_apart(settings, mounting=False)
-        with Store.open(settings.store, writable=True):
+        with open_store(settings.store, writable=True):
             settings.state_dir.mkdir(parents=True)

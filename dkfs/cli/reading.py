@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dkfs.cli.location import Location, find
+from dkfs.history.recovery import open_store
 from dkfs.history.versions import (
     parse_place,
     parse_range,
@@ -15,7 +16,7 @@ from dkfs.history.versions import (
     parse_version,
 )
 from dkfs.model.ids import Seq
-from dkfs.store import Reader, Store
+from dkfs.store import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +59,5 @@ def reading(args: argparse.Namespace) -> Iterator[Reading]:
 @contextmanager
 def reading_at(location: Location) -> Iterator[Reading]:
     """Open the store of *location* as it is committed now; raises StoreError."""
-    with Store.open(location.store, writable=False) as store, store.read() as reader:
+    with open_store(location.store, writable=False) as store, store.read() as reader:
         yield Reading(location, reader, time.time_ns(), time.localtime().tm_gmtoff)

@@ -23,11 +23,12 @@ from dkfs.cli.parser import Parser, add_dry_run, new_parser
 from dkfs.cli.progress import Progress
 from dkfs.core.stream import Blob, Header, Version, token_text
 from dkfs.errors import UsageError
+from dkfs.history.recovery import open_store
 from dkfs.history.replica import EMPTY, token_of
 from dkfs.history.stream_in import Received
 from dkfs.history.stream_io import read_stream
 from dkfs.history.stream_store import receive
-from dkfs.store import Store, is_absent
+from dkfs.store import is_absent
 
 
 def add_parser() -> Parser:
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 def _token(path: Path, args: argparse.Namespace) -> int:
     token = EMPTY
     if not is_absent(path):
-        with Store.open(path, writable=False) as store, store.read() as reader:
+        with open_store(path, writable=False) as store, store.read() as reader:
             token = token_of(store, reader)
     if "json" in args:
         emit("token", token=token_text(token), version=token.seq)

@@ -13,6 +13,7 @@ from dkfs.cli.location import find
 from dkfs.cli.output import emit, printable
 from dkfs.cli.progress import Progress
 from dkfs.errors import CorruptError, StoreBusyError, StoreError, UsageError
+from dkfs.history.recovery import recover
 from dkfs.history.surviving import StateDirectory
 from dkfs.store import Store
 from dkfs.store.check import DamageKind
@@ -99,7 +100,7 @@ class _Repairer:
         """Repair contents and segments."""
         if not self.found.damages or not self.found.is_usable:
             return
-        with Store.open(self._store, writable=not self._is_dry) as store:
+        with Store.open(self._store, writable=not self._is_dry, recover=recover) as store:
             for step in repair_contents(store, self.found.damages, sources, dry_run=self._is_dry):
                 self._tell(step)
 

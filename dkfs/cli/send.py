@@ -23,6 +23,7 @@ from dkfs.cli.progress import Progress
 from dkfs.cli.reading import Reading, reading
 from dkfs.core.stream import parse_token
 from dkfs.errors import UsageError
+from dkfs.history.recovery import open_store
 from dkfs.history.stream_io import write_stream
 from dkfs.history.stream_out import Sender, start_of
 from dkfs.model.ids import Seq
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("send: expected one of --from and --resume")
     if "dry_run" not in args and sys.stdout.isatty():
         raise UsageError("send does not write to a terminal: expected > FILE, or a pipe")
-    with reading(args) as view, Store.open(view.location.store, writable=False) as store:
+    with reading(args) as view, open_store(view.location.store, writable=False) as store:
         start = start_version(view, store, args)
         end = view.version(args.to) if "to" in args else view.reader.last
         sender = Sender(store, view.reader, start, end)

@@ -20,8 +20,8 @@ from dkfs.cli.parser import Parser, new_parser
 from dkfs.cli.reading import Reading, reading
 from dkfs.config.values import Given, choice, count
 from dkfs.errors import UsageError
+from dkfs.history.recovery import open_store
 from dkfs.history.stats import By, Grown, Savings, restore_size, survey, unique_bytes
-from dkfs.store import Store
 
 _MODES: Final = ("restore-size", "raw-data", "unique")
 _DAY_S: Final = 86_400
@@ -79,7 +79,7 @@ def _show_restore_size(view: Reading, args: argparse.Namespace) -> None:
 
 
 def _show_raw_data(view: Reading, args: argparse.Namespace, savings: Savings) -> None:
-    with Store.open(view.location.store, writable=False) as store:
+    with open_store(view.location.store, writable=False) as store:
         size = store.size()
         journals = sum(row.journal_bytes for _, row in view.reader.segments())
     rest = size.segment_bytes - savings.stored_bytes - savings.metadata_bytes - journals

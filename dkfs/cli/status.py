@@ -23,8 +23,9 @@ from dkfs.cli.umount import find_mount
 from dkfs.config.mounts import Mount, containing
 from dkfs.daemon.control import scrub_members
 from dkfs.errors import MountError
+from dkfs.history.recovery import open_store
 from dkfs.model.ids import Seq
-from dkfs.store import Store, verified
+from dkfs.store import verified
 
 _OVER: Final = {
     "policy": "the policy keeps more; let it keep less, or give more room (dkfs help space)",
@@ -59,7 +60,7 @@ def add_parser() -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Do it; return the exit status."""
     mount, store = _meant(args)
-    with Store.open(store, writable=False) as opened, opened.read() as reader:
+    with open_store(store, writable=False) as opened, opened.read() as reader:
         last, size = reader.last, opened.size()
     stored = {"index_bytes": size.index_bytes, "segment_bytes": size.segment_bytes}
     try:

@@ -99,8 +99,8 @@ def foresee(settings: MountSettings) -> Iterator[tuple[str, bytes]]:
     """Yield what replay() would do, see history.replay.foresee(); changes nothing."""
     from dkfs.config.checks import check_apart  # noqa: PLC0415 - see replay()
     from dkfs.daemon.session import identity_of  # noqa: PLC0415
+    from dkfs.history.recovery import open_store  # noqa: PLC0415
     from dkfs.history.replay import foresee as found  # noqa: PLC0415
-    from dkfs.store import Store  # noqa: PLC0415
 
     check_apart(settings, mounting=False)
     with ExitStack() as stack:
@@ -108,7 +108,7 @@ def foresee(settings: MountSettings) -> Iterator[tuple[str, bytes]]:
         with suppress(FileNotFoundError):
             fd = os.open(settings.state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, fd)
-        store = stack.enter_context(Store.open(settings.store, writable=False))
+        store = stack.enter_context(open_store(settings.store, writable=False))
         identity = identity_of(fd) if fd is not None else b""
         yield from found(store, fd, prefer=settings.prefer, identity=identity)
 

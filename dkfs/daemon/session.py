@@ -20,6 +20,7 @@ from dkfs.daemon.service import Service
 from dkfs.errors import MountError
 from dkfs.fuse.engine import choose
 from dkfs.history.recorder import Recorder
+from dkfs.history.recovery import recover
 from dkfs.history.replay import ReplayResult, check_reserved, reconcile
 from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
@@ -173,6 +174,7 @@ def open_store(settings: MountSettings, stack: ExitStack) -> Store:
             writable=True,
             encoding=settings.encoding,
             segment_limit=_segment_limit(settings.budget),
+            recover=recover,
         )
     )
 

@@ -31,6 +31,8 @@ from dkfs.history.onlooker import Onlooker
 from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Store
+from dkfs.store.intent import has_intents
+from dkfs.store.lock import is_held
 
 # A segment that was pruned keeps its room on the disk as long as somebody has it open.
 _LET_GO_S = 5.0
@@ -81,6 +83,10 @@ def _open_store(settings: MountSettings) -> Store:
     path = settings.store
     if not path.exists():
         raise StoreError(f"store {path} does not exist: a read-only mount makes none")
+    if has_intents(path) and not is_held(path):
+        log.warning(
+            "what was synced last is not seen before the store %s is opened for writing", path
+        )
     return Store.open(path, writable=False)
 
 

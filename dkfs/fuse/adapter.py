@@ -103,7 +103,7 @@ class Operations(pyfuse3.Operations):
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
         self._refuse_virtual(parent_inode)
         seq = self._names.unlink(self._table[parent_inode], name, ctx)
-        return None if seq is None else self._slowly(self._recorder.wait, seq)
+        return None if seq is None else self._slowly(self._durable, seq)
 
     @changes
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
@@ -237,7 +237,7 @@ class Operations(pyfuse3.Operations):
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            self._recorder.wait(seq)
+            self._durable(seq)
 
         return self._slowly(sync)
 
@@ -311,11 +311,17 @@ class Operations(pyfuse3.Operations):
         return result
 
     def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq, inode: Inode) -> None:
-        self._recorder.hurry()  # the store syncs while the backing directory does
+        is_durable = self._recorder.secure(seq, inode.node)  # if not, the store is at it meanwhile
         sync(fd)
-        self._recorder.wait(seq)
+        if not is_durable:
+            self._recorder.wait(seq)
         if not inode.unlinked:  # nobody will ever find it by a name
             self._recorder.refuse_lost(inode.node)
+
+    def _durable(self, seq: Seq) -> None:
+        """Wait until version *seq* is durable, if the store does not fail."""
+        if not self._recorder.secure(seq):
+            self._recorder.wait(seq)
 
     async def _slowly(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run *work* in a thread while other requests are served."""

@@ -101,6 +101,11 @@ class FrozenBytes:
             return start
         return min(self._starts[index], end) if index < len(self._starts) else end
 
+    def parts(self) -> list[tuple[int, bytes]]:
+        """Return what is kept, and where it starts; what of the ranges is in none of it is zeros."""
+        # Another thread may release them meanwhile: then they are committed, and nobody needs what is returned.
+        return list(zip(self._starts, self._data, strict=False))
+
     def release(self) -> int:
         """See Frozen."""
         self._starts, self._data = [], []

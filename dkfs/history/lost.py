@@ -10,6 +10,7 @@ from typing import Final
 
 from dkfs.model.ids import NodeId
 
+_MOST_SOUND: Final = 10_000  # nodes
 _MOST: Final = 1000  # nodes; of more the first are not remembered
 
 
@@ -23,6 +24,7 @@ class Lost:
         self._untold: set[NodeId] = (
             set()
         )  # of these, those that nobody who asked about all heard of
+        self._sound: set[NodeId] = set()  # whose last contents are known to be recorded
         self._unmended: set[NodeId] = set()  # to be captured whole, until somebody takes them
 
     def note(self, is_lost: Mapping[NodeId, bool], unreadable: Container[NodeId]) -> None:
@@ -33,18 +35,26 @@ class Lost:
         with self._mutex:
             for node, lost in is_lost.items():
                 if lost:
+                    self._sound.discard(node)
                     self._nodes[node] = node not in unreadable
                     self._untold.add(node)
                     if node not in unreadable:
                         self._unmended.add(node)
                 else:
+                    self._sound.add(node)
                     self._nodes.pop(node, None)
                     self._untold.discard(node)
                     self._unmended.discard(node)
+            if len(self._sound) > _MOST_SOUND:
+                self._sound.clear()
             while len(self._nodes) > _MOST:
                 node = next(iter(self._nodes))
                 del self._nodes[node]
                 self._untold.discard(node)
+
+    def is_sound(self, node: NodeId) -> bool:
+        """Return whether contents of *node* were recorded, and the last of them not lost; False if it is not remembered."""
+        return node in self._sound
 
     def refuse(self, node: NodeId) -> None:
         """Raise OSError if *node* is lost; then it is to be captured once more, if it can be read."""

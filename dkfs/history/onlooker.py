@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
+from dkfs.core.chunking import Chunking
 from dkfs.core.plan import Plan
 from dkfs.history.change import NameChange, NodeChange
 from dkfs.history.recorder import Recorder
@@ -26,6 +27,7 @@ class Onlooker(Recorder):
         self._clock_ns = clock_ns
         self.last = self.committed = Seq(0)
         self.failure = None
+        self.chunking = Chunking()
 
     def new_node(self) -> NodeId:
         """Refuse."""
@@ -51,6 +53,15 @@ class Onlooker(Recorder):
     def with_writer(self, work: Callable[[Writer], None]) -> None:
         """Refuse."""
         _refuse()
+
+    def resume(self, seq: Seq) -> None:
+        """Refuse."""
+        _refuse()
+
+    @property
+    def is_stopped(self) -> bool:
+        """It never began."""
+        return False
 
     def saved(self, count: int) -> None:
         """Refuse."""
@@ -81,6 +92,11 @@ class Onlooker(Recorder):
         """It never is."""
         return False
 
+    @property
+    def refusal(self) -> int:
+        """Nothing is refused here."""
+        return 0
+
     def lag_s(self) -> float:
         """Nothing waits."""
         return 0.0
@@ -90,6 +106,10 @@ class Onlooker(Recorder):
 
     def wait(self, seq: Seq) -> bool:
         """Nothing is to be waited for."""
+        return True
+
+    def secure(self, seq: Seq, node: NodeId | None = None) -> bool:
+        """Nothing is to be made durable."""
         return True
 
     def refuse_lost(self, node: NodeId) -> None:

@@ -10,43 +10,36 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from dkfs.core.chunking import Chunking
 from dkfs.core.plan import Plan
-from dkfs.errors import DkfsError
+from dkfs.errors import DkfsError, StoreError
 from dkfs.failpoints import failpoint
+from dkfs.history.awaited import Awaited
 from dkfs.history.batch import Admit, next_batch
 from dkfs.history.change import NameChange, NodeChange, Pending
+from dkfs.history.commit import Commit, commit
+from dkfs.history.held import Held
+from dkfs.history.intent import IntentLog
 from dkfs.history.links import remember
 from dkfs.history.lost import Lost
 from dkfs.history.pace import Pace, Queued
-from dkfs.history.puts import Counts
 from dkfs.history.resolve import Resolver
 from dkfs.model.ids import NodeId, Seq
 from dkfs.model.operation import Operation, OpKind
 from dkfs.store import Store, Writer
+from dkfs.store.intent import LIMIT
 
 log = logging.getLogger(__name__)
 
 _AHEAD = 1024  # operations in which a rename of what is saved now is looked for
 _MOST_FDS = 128  # of contents that wait to be read
 _RETRY_S = 1.0  # after a failed commit
+_DROP_S = 10.0  # that dropping the queue may take
 _CHUNKING = Chunking()
 
 
-class Commit(NamedTuple):
-    """What one transaction did; for metrics."""
-
-    seq: Seq  # the last version in it
-    operations: int
-    latencies_s: tuple[float, ...]  # of contents: from append to durable
-    counts: Counts  # of contents
-    lost: int  # contents that could not be composed: what they build on is damaged
-    seconds: float
-
-
-class Recorder:
+class Recorder(Awaited):
     """Records operations in the order of append(); see the module."""
 
     def __init__(
@@ -59,8 +52,10 @@ class Recorder:
         queue_bytes: int = 128 * 1024 * 1024,
         queue_operations: int = 100_000,
         chunking: Chunking = _CHUNKING,
+        refuses: bool = False,
+        intent_bytes: int = LIMIT,
     ) -> None:
-        """Record into *store*, which is writable and stays open until close()."""
+        """Record into *store*, which is writable and stays open until close(); with an intent log of *intent_bytes* at most."""
         self._store = store
         self._clock_ns = clock_ns
         self._on_commit = on_commit
@@ -73,21 +68,25 @@ class Recorder:
             last = reader.record(reader.last) if reader.last else None
         self.last: Seq = self.committed
         self._time_ns = last.operation.time_ns if last else 0
+        self._first_node = self._next_node  # and all nodes after it are of this session
+        self._intent = IntentLog(
+            store, time_ns=self._time_ns, committed=lambda: self.committed, limit=intent_bytes
+        )
         self._queue: deque[Queued] = deque()
         self._pace = Pace()
         self._due = Seq(0)  # up to here it was decided to begin
+        self._refuses = refuses  # what cannot be recorded is not to be done
         self._condition = threading.Condition()
         self._wanted = Seq(0)  # somebody waits for this version
         self._idle = False
         self._closing = False
         self._abandoned = False
         self._pressed = False  # somebody cannot wait until a failing store works again
-        self._held_in = 0  # bytes; written by the file system's thread only
-        self._held_out = 0  # bytes; written by the recorder's thread only
-        self._fds_in = self._fds_out = 0  # likewise
+        self._held = Held()
         self.failure: DkfsError | OSError | None = None
         self._lost = Lost()
         self._admit: Admit | None = None
+        self.chunking = chunking
         self._resolver = Resolver(chunking)
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -121,11 +120,12 @@ class Recorder:
         self.last = seq = Seq(self.last + 1)
         for change in nodes:
             if change.contents is not None:
-                self._held_in += change.contents.held
-                self._fds_in += change.contents.fds
+                self._held.add(change.contents)
         now_s = time.monotonic()
         self._pace.note(now_s)
-        self._queue.append((Pending(seq, operation, nodes, names), now_s))
+        pending = Pending(seq, operation, nodes, names)
+        self._queue.append((pending, now_s))
+        self._intent.note(pending)
         if self._idle:
             with self._condition:
                 self._condition.notify_all()
@@ -151,6 +151,7 @@ class Recorder:
             self._next_node = max(self._next_node, reader.next_node())
         with self._condition:
             self.last = self.committed = seq
+        self._intent.skip(seq, operation.time_ns)
         return seq
 
     def with_writer(self, work: Callable[[Writer], None]) -> None:
@@ -161,18 +162,47 @@ class Recorder:
 
     def saved(self, count: int) -> None:
         """Count *count* bytes that frozen contents in the queue hold in addition."""
-        self._held_in += count
+        self._held.saved(count)
 
     def ask_first(self, admit: Admit) -> None:
         """Have *admit* asked before each transaction from now on, in the recorder's thread; see next_batch()."""
         self._admit = admit
 
+    def resume(self, seq: Seq) -> None:
+        """Go on from version *seq*, which is committed, and is all that was done, after the queue was dropped.
+
+        Raises StoreError.
+        """
+        with self._store.read() as reader:
+            newest, next_node = reader.record(seq), reader.next_node()
+        with self._condition:
+            self._wanted = max(self._wanted, self.last)
+            self._condition.notify_all()
+            # What append() took in while the queue was being dropped.
+            if not self._condition.wait_for(lambda: not self._queue, timeout=_DROP_S):
+                raise StoreError("the recorder is still busy")
+        self._resolver.forget()
+        self._next_node = max(self._next_node, next_node)
+        self._time_ns = max(self._time_ns, newest.operation.time_ns if newest else 0)
+        self._intent.restart(seq, self._time_ns)
+        with self._condition:
+            self.last = self.committed = self._wanted = seq
+            self.failure = None
+            self._abandoned = self._pressed = False
+            self._condition.notify_all()
+        log.warning("recording goes on: version %d is what is there after a gap", seq)
+
     # Called by anybody.
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the queue was dropped: then nothing is recorded until resume()."""
+        return self._abandoned
 
     @property
     def held_bytes(self) -> int:
         """How many bytes of contents wait in memory."""
-        return self._held_in - self._held_out
+        return self._held.bytes
 
     @property
     def queued(self) -> int:
@@ -186,15 +216,15 @@ class Recorder:
 
     @property
     def is_full(self) -> bool:
-        """Whether whoever changes files should wait in wait_room() first."""
-        return self.is_recording and self._is_over(1)
+        """Whether whoever changes files should wait in wait_room() first, or is to be refused that."""
+        return self._is_over(1) if self.is_recording else self._refuses
 
     def _is_over(self, part: int) -> bool:
         """Return whether more than this *part* (2: a half) of what may wait does."""
         return (
             self.held_bytes * part > self._most_bytes
             or self.queued * part > self._most_operations
-            or (self._fds_in - self._fds_out) * part > _MOST_FDS
+            or self._held.fds * part > _MOST_FDS
         )
 
     @property
@@ -209,51 +239,6 @@ class Recorder:
         except IndexError:
             return 0.0
 
-    def wait_room(self) -> None:
-        """Wait until the queue is below its limits."""
-        with self._condition:
-            self._wanted = max(self._wanted, self.committed + 1)  # type: ignore[assignment]
-            self._condition.notify_all()
-            self._condition.wait_for(lambda: not self.is_full, timeout=10.0)
-
-    def wait(self, seq: Seq) -> bool:
-        """Wait until version *seq* is durable; False if the store fails and it is not."""
-        with self._condition:
-            if self.committed >= seq:
-                return True
-            self._wanted = max(self._wanted, seq)
-            self._condition.notify_all()
-            self._condition.wait_for(lambda: self.committed >= seq or not self.is_recording)
-            return self.committed >= seq
-
-    def refuse_lost(self, node: NodeId) -> None:
-        """Raise OSError if the last version of *node* is durable but for its contents; see Lost.refuse()."""
-        self._lost.refuse(node)
-
-    def refuse_any_lost(self) -> None:
-        """See refuse_lost(), of any node, and Lost.refuse_any()."""
-        self._lost.refuse_any()
-
-    def take_lost(self) -> frozenset[NodeId]:
-        """See Lost.take()."""
-        return self._lost.take()
-
-    def hurry(self) -> None:
-        """Have everything appended committed without waiting for company."""
-        with self._condition:
-            self._wanted = max(self._wanted, self.last)
-            self._condition.notify_all()
-
-    def press(self) -> None:
-        """Have a failing store tried once more, and then no more: an application must go on."""
-        with self._condition:
-            self._pressed = True
-            self._condition.notify_all()
-
-    def flush(self) -> bool:
-        """Wait until everything appended is durable; see wait()."""
-        return self.wait(self.last)
-
     def close(self) -> bool:
         """Commit what is left, stop the thread; return whether everything is recorded."""
         complete = self.flush()
@@ -265,6 +250,8 @@ class Recorder:
             failpoint("record.clean")
             with self._store.write() as writer:
                 writer.set_clean(True)
+                writer.set_intent(allowed=False)
+        self._intent.close(is_complete=complete and not self._abandoned)
         return complete and not self._abandoned
 
     # The recorder's thread.
@@ -291,9 +278,9 @@ class Recorder:
         """Wait for operations, and then for a quiet moment; return False when closing and done."""
         with self._condition:
             self._idle = True
-            # The timeout covers an append between the test of the queue and the wait.
+            # An append after the test of the queue finds idle set, and waits for the lock to notify.
             while not self._queue and not self._closing:
-                self._condition.wait(timeout=0.5)
+                self._condition.wait()
             self._idle = False
             while self._queue and self._queue[0][0].seq > self._due and not self._is_hurried():
                 left_s = self._pace.wait_s(self._queue, time.monotonic())
@@ -306,45 +293,21 @@ class Recorder:
             return bool(self._queue)
 
     def _is_hurried(self) -> bool:
-        return self._wanted > self.committed or self._closing or self._is_over(2)
+        return (
+            self._wanted > self.committed
+            or self._closing
+            or self._intent.is_tight
+            or self._is_over(2)
+        )
 
     def _commit(self, batch: list[Queued]) -> Commit:
-        started = time.monotonic()
-        appended = []
-        lost = 0
-        is_lost: dict[NodeId, bool] = {}  # of whom there were contents
-        with self._store.write() as writer:
-            failpoint("record.begin")
-            ahead = range(min(len(self._queue), _AHEAD))
-            self._resolver.begin(self._queue[i][0] for i in ahead)
-            if writer.clean():
-                writer.set_clean(False)
-            for pending, at in batch:
-                if pending.seq <= writer.last:
-                    continue  # the commit that seemed to fail had landed
-                nodes = [
-                    (change.node, self._resolver.state(writer, change)) for change in pending.nodes
-                ]
-                missing = self._resolver.take_lost()
-                lost += len(missing)
-                is_lost.update(
-                    (change.node, change.node in missing)
-                    for change in pending.nodes
-                    if change.contents is not None
-                )
-                failpoint("record.version")
-                writer.append(pending.seq, pending.operation, nodes, pending.names)
-                if pending.operation.kind is OpKind.WRITE and not missing:
-                    appended.append(at)
-        now = time.monotonic()
-        self._lost.note(is_lost, self._resolver.unreadable)
-        return Commit(
-            seq=batch[-1][0].seq,
-            operations=len(batch),
-            latencies_s=tuple(now - at for at in appended),
-            counts=self._resolver.counts,
-            lost=lost,
-            seconds=now - started,
+        return commit(
+            self._store,
+            self._resolver,
+            batch,
+            ahead=lambda: (self._queue[i][0] for i in range(min(len(self._queue), _AHEAD))),
+            lost=self._lost,
+            allows_intent=not self._intent.is_known,
         )
 
     def _succeeded(self, batch: list[Queued], report: Commit) -> None:
@@ -358,13 +321,13 @@ class Recorder:
             self._pressed = False
             self.committed = report.seq
             self._condition.notify_all()
+        self._intent.committed()
         self._on_commit(report)
 
     def _release(self, pending: Pending) -> None:
         for change in pending.nodes:
             if change.contents is not None:
-                self._held_out += change.contents.release()
-                self._fds_out += change.contents.fds
+                self._held.release(change.contents)
 
     def _failed(self, exc: DkfsError | OSError) -> None:
         """Say it once, wake who waits, and try the same operations again after a while."""
@@ -380,12 +343,13 @@ class Recorder:
                 self._condition.wait(timeout=_RETRY_S)
 
     def _abandon(self) -> None:
-        """Drop the queue: the application goes on, the next mount records what differs."""
+        """Drop the queue: the application goes on; what differs is recorded when the store works again, see resume()."""
         log.error(
-            "%d operations could not be recorded and are dropped; recording stops until the next mount",
+            "%d operations could not be recorded and are dropped; recording stops until the store works again",
             len(self._queue),
         )
         self._abandoned = True
+        self._intent.drop()
         self._drop()
         self._condition.notify_all()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dkfs.core.stream import Header, Item
 from dkfs.errors import CorruptError, UsageError
+from dkfs.history.recovery import open_store
 from dkfs.history.stream_in import OnProgress, Received, Receiver
 from dkfs.store import Store, is_absent
 
@@ -20,7 +21,7 @@ def receive(
     if not isinstance(header, Header):
         raise CorruptError("stream without a header")
     make_for(path, header)
-    with Store.open(path, writable=True) as store:
+    with open_store(path, writable=True) as store:
         return Receiver(store, on_progress=on_progress).run(_again(header, items))
 
 

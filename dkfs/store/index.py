@@ -26,7 +26,7 @@ from dkfs.errors import (
 )
 from dkfs.failpoints import failpoint
 from dkfs.store.lock import may_enter
-from dkfs.store.rows import FORMAT, FORMAT_KEY, OLD_FORMAT, unseal
+from dkfs.store.rows import FORMAT, FORMAT_KEY, INTENT_FORMAT, OLD_FORMAT, unseal
 
 INDEX_NAME: Final = "index.lmdb"
 OLD_TABLES: Final = ("meta", "log", "nodes", "names", "blobs", "tags", "moves")  # of OLD_FORMAT
@@ -74,6 +74,15 @@ class Index:
             except lmdb.Error as again:
                 raise index_error(again) from again
             raise index_error(exc) from exc
+
+    def check_there(self) -> None:
+        """Raise StoreError if what is open is not what has its name any more: nobody would find what is committed."""
+        try:
+            status = os.stat(self.path)
+        except OSError as exc:
+            raise StoreError(f"store {self.path.parent} is gone: {exc.strerror}") from exc
+        if (status.st_dev, status.st_ino) != self._identity:
+            raise StoreError(f"store {self.path.parent} is gone: another one has its name")
 
     def meta(self, key: bytes) -> bytes | None:
         """Return the row *key* of the table meta; raises CorruptError, StoreError."""
@@ -124,6 +133,7 @@ class Index:
 
     def _open(self) -> None:
         try:
+            self._identity = check_file(self.path)
             self._env = open_env(self.path, writable=self.writable)
         except lmdb.Error as exc:
             raise index_error(exc) from exc
@@ -144,6 +154,8 @@ class Index:
             if found is None:
                 raise lmdb.NotFoundError(str(self.path))
             self.format = int.from_bytes(found, "big")
+            if self.format == INTENT_FORMAT:
+                self.format = FORMAT  # whoever opens the store looks for the intent log
             self._check_format()
             for table in TABLES if self.format == FORMAT else OLD_TABLES:
                 self.tables[table] = self._env.open_db(table.encode(), create=False)

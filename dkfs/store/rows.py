@@ -17,6 +17,7 @@ NAME_LIMIT: Final = 255  # bytes of a name in a directory, and of a tag
 _CHECKSUM_SIZE: Final = 4
 
 FORMAT: Final = 2  # of the whole store; in the row "format" of the table meta
+INTENT_FORMAT: Final = FORMAT | 1 << 31  # and versions that were promised may wait in an intent log
 OLD_FORMAT: Final = (
     1  # is read, and written by no one any more: `dkfs migrate` makes it a store of FORMAT
 )

@@ -2,14 +2,21 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from uuid import UUID, uuid4
 
-from dkfs.errors import DkfsError, ExistsError, StoreBusyError, StoreError, StoreFormatError
+from dkfs.errors import (
+    CorruptError,
+    DkfsError,
+    ExistsError,
+    StoreBusyError,
+    StoreError,
+    StoreFormatError,
+)
 from dkfs.failpoints import failpoint
 from dkfs.model.ids import BlobId
 from dkfs.store.blobs import BlobSource, Encoder, HashAlgo, hash_function
@@ -24,6 +31,7 @@ from dkfs.store.index import (
     open_index,
     verify_pages,
 )
+from dkfs.store.intent import IntentRecord, read_intents, remove_intents, set_aside
 from dkfs.store.lock import LOCK_NAME, StoreLock
 from dkfs.store.opening import check_age, check_counters, measure_segments
 from dkfs.store.reader import Reader
@@ -132,11 +140,13 @@ class Store:
         writable: bool,
         encoding: EncodingPolicy = DEFAULT,
         segment_limit: int = SEGMENT_LIMIT,
+        recover: "Recover | None" = None,
     ) -> Self:
         """Open the store at *path*; raises StoreError, StoreFormatError, StoreBusyError, CorruptError.
 
         *encoding* says how blobs are stored from now on. For writing, what a crash left behind the tail of the
-        segments is cut off, and segments that ended are removed. For reading no lock is taken.
+        segments is cut off, and segments that ended are removed; what is only in the intent log, *recover* takes in. For reading
+        no lock is taken.
         """
         path = path.absolute()
         if not path.exists():
@@ -150,6 +160,7 @@ class Store:
             try:
                 store = cls(path, index, lock, encoding, segment_limit)
                 if writable:
+                    store._take_in_intent(recover)
                     store.bury_quietly()
             except BaseException:
                 close_index(index)
@@ -162,6 +173,26 @@ class Store:
             if isinstance(exc, OSError):
                 raise StoreError(f"store {path} cannot be opened: {exc.strerror}") from exc
             raise
+
+    def _take_in_intent(self, recover: "Recover | None") -> None:
+        """Have *recover* take in what is only in the intent log, and remove that; raises StoreError."""
+        try:
+            with self.read() as reader:
+                last = reader.last
+            records = [r for r in read_intents(self.path, self.uuid.bytes) if r.span.last > last]
+            if records and recover is None:
+                raise StoreError(
+                    f"store {self.path} has versions after {last} in its intent log only"
+                )
+            is_complete = not records or (recover is not None and recover(self, records))
+        except CorruptError as exc:
+            log.warning("what is only in the intent log is not recorded: %s", exc)
+            is_complete = False
+        with self.write() as writer:
+            writer.set_intent(allowed=False)
+        if not is_complete:
+            log.warning("the intent log is kept as %s", set_aside(self.path))
+        remove_intents(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -273,6 +304,10 @@ class Store:
         except DkfsError as exc:
             log.warning("segments that ended are left where they are: %s", exc)
 
+    def check_there(self) -> None:
+        """Raise StoreError if the store was removed, or moved, since it was opened."""
+        self._index.check_there()
+
     def size(self) -> StoreSize:
         """Return how much room the store takes; raises StoreError."""
         try:
@@ -308,6 +343,10 @@ class Store:
     def hash(self, data: bytes) -> BlobId:
         """Return the id that names *data* in this store."""
         return BlobId(self._hash(data))
+
+
+# Commits what the records of an intent log have that the store has not; returns whether that is all they have.
+Recover = Callable[[Store, Sequence[IntentRecord]], bool]
 
 
 def _meta(index: Index, key: bytes) -> bytes:

@@ -35,6 +35,9 @@ from dkfs.store.restoring import (
 from dkfs.store.rows import (
     CLEAN_KEY,
     FORGOTTEN_KEY,
+    FORMAT,
+    FORMAT_KEY,
+    INTENT_FORMAT,
     NAME_LIMIT,
     NEXT_NODE_KEY,
     NODE_KEY,
@@ -209,6 +212,16 @@ class Writer(Transaction):
         """Remove the tag *name*; raises NotFoundError, StoreError."""
         if not self.delete_row("tags", tag_key(name)):
             raise NotFoundError(f"no tag {name!r}")
+
+    def set_intent(self, *, allowed: bool) -> None:
+        """Note whether there may be an intent log with versions that are not in the index."""
+        number = (INTENT_FORMAT if allowed else FORMAT).to_bytes(4, "big")
+        table = self._tables["meta"]
+        try:
+            if self._txn.get(FORMAT_KEY, db=table) != number:
+                self._txn.put(FORMAT_KEY, number, db=table)
+        except lmdb.Error as exc:
+            raise index_error(exc) from exc
 
     def set_clean(self, clean: bool) -> None:  # noqa: FBT001 - the verb says what the value means
         """Note whether the writer ended cleanly."""

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from dkfs.history.change import Link, NameChange, NodeChange
+from dkfs.history.commit import Commit
 from dkfs.history.frozen import FrozenBytes
 from dkfs.history.pace import BATCH
-from dkfs.history.recorder import Commit, Recorder
+from dkfs.history.recorder import Recorder
 from dkfs.history.tree import Tree
 from dkfs.model.ids import NO_NODE, ROOT, NodeId
 from dkfs.model.operation import NOBODY, Operation, OpKind

@@ -12,7 +12,7 @@ from dkfs.core.chunking import MIB
 from dkfs.core.manifest_update import build
 from dkfs.history import reading
 from dkfs.history.puts import Counts, Puts
-from dkfs.history.recorder import Commit
+from dkfs.history.commit import Commit
 from dkfs.history.tree import Tree
 from dkfs.model.ids import Seq
 from dkfs.model.node import Chunk

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from dkfs.core.chunking import Chunking
 from dkfs.history import content
-from dkfs.history.recorder import Commit, Recorder
+from dkfs.history.commit import Commit
+from dkfs.history.recorder import Recorder
 from dkfs.history.replay import reconcile
 from dkfs.history.tree import Tree
 from dkfs.model.ids import Seq

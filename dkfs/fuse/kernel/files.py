@@ -246,11 +246,12 @@ class FileRequests:
         return lambda: self._sync(sync, fd, seq, inode)
 
     def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq, inode: Inode) -> bytes:
-        self._recorder.hurry()  # the store syncs while the backing directory does
+        is_durable = self._recorder.secure(seq, inode.node)  # if not, the store is at it meanwhile
         failpoint("fsync.backing")
         sync(fd)
         failpoint("fsync.wait")
-        self._recorder.wait(seq)
+        if not is_durable:
+            self._recorder.wait(seq)
         if not inode.unlinked:  # nobody will ever find it by a name
             self._recorder.refuse_lost(inode.node)
         return b""

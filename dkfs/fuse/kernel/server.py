@@ -17,6 +17,7 @@ import trio
 
 from dkfs.errors import MountError
 from dkfs.fuse.kernel import system
+from dkfs.fuse.kernel.alertness import CALM_S, Alertness
 from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
 from dkfs.fuse.kernel.messages import READ_LEAST, refusal
@@ -51,10 +52,12 @@ class Server:
         self._poll = select.poll()
         self._poll.register(device.fd, select.POLLIN)
         self._is_gone = False
+        self._has_handed_on = False  # the last request, to a thread: it gets the interpreter
         self._left: deque[bytes] = deque()  # requests that stand-ins left for the loop
         self.turn = 0  # see Loop
         dispatcher.interrupted = self._interrupted
         self._stand_ins = StandIns(device, dispatcher, self)
+        self._alertness = Alertness.of_machine()
 
     def shake_hands(self) -> None:
         """Answer INIT; raises NotSupportedError if there is no agreement."""
@@ -72,10 +75,21 @@ class Server:
             while not self._is_gone:
                 if self._stand_ins.sleeps:
                     self._stand_ins.wake()
-                if self._drain():
+                is_busy = self._drain()
+                self._alertness.look(self.turn >> 1)
+                if is_busy:
                     await trio.lowlevel.checkpoint()
                 elif not self._is_gone:
-                    await trio.lowlevel.wait_readable(self._device.fd)
+                    await self._sleep()
+
+    async def _sleep(self) -> None:
+        """Wait for a request."""
+        if self._alertness.is_kept:
+            with trio.move_on_after(CALM_S):
+                await trio.lowlevel.wait_readable(self._device.fd)
+                return
+            self._alertness.calm()
+        await trio.lowlevel.wait_readable(self._device.fd)
 
     def end(self) -> None:
         """Make serve() return; in the loop's thread."""
@@ -85,6 +99,7 @@ class Server:
         """Wait for what is still under way."""
         self._stand_ins.close()
         self._workers.close()
+        self._alertness.close()
 
     def _drain(self) -> bool:
         """Serve what is there; return whether there may be more."""
@@ -92,7 +107,7 @@ class Server:
 
     def _comes(self) -> bool:
         """Return whether there is a request, or soon was: then it is served."""
-        for _ in range(_GLANCES):
+        for _ in range(0 if self._has_handed_on else _GLANCES):
             if self._step():
                 return True
             if self._is_gone:
@@ -114,6 +129,7 @@ class Server:
         self.turn += 1
         reply = self._dispatcher.handle(request, size)
         self.turn += 1
+        self._has_handed_on = isinstance(reply, Deferred)
         if isinstance(reply, Deferred):
             self.defer(reply)
         elif reply is not None:

@@ -1,0 +1,112 @@
+"""Waiting for the recorder, by whoever was promised something: in any thread but its own."""
+
+import errno
+import threading
+from abc import abstractmethod
+
+from dkfs.errors import DkfsError
+from dkfs.history.intent import IntentLog
+from dkfs.history.lost import Lost
+from dkfs.model.ids import NodeId, Seq
+
+
+class Awaited:
+    """The part of the Recorder that others wait for; what is below is set there."""
+
+    last: Seq  # the newest version
+    committed: Seq  # up to this version all are in the index
+    failure: DkfsError | OSError | None
+    _condition: threading.Condition  # of all that follows
+    _wanted: Seq  # somebody waits for this version
+    _pressed: bool  # somebody cannot wait until a failing store works again
+    _refuses: bool  # what cannot be recorded is not to be done
+    _intent: IntentLog
+    _first_node: NodeId  # and all nodes after it are of this session
+    _lost: Lost
+
+    @property
+    @abstractmethod
+    def is_recording(self) -> bool:
+        """Whether what is appended will be committed, as far as is known."""
+
+    @property
+    @abstractmethod
+    def is_full(self) -> bool:
+        """Whether whoever changes files should wait in wait_room() first, or is to be refused that."""
+
+    @property
+    def refusal(self) -> int:
+        """Return the errno with which every change is to be refused; 0: none."""
+        if not self._refuses or self.is_recording:
+            return 0
+        return (self.failure.errno if self.failure is not None else None) or errno.EIO
+
+    def _refuse_unrecorded(self) -> None:
+        number = self.refusal
+        if number:
+            raise OSError(number, "the store fails, and changes are refused")
+
+    def wait_room(self) -> None:
+        """Wait until the queue is below its limits."""
+        with self._condition:
+            self._wanted = max(self._wanted, self.committed + 1)  # type: ignore[assignment]
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: not self.is_full, timeout=10.0)
+
+    def wait(self, seq: Seq) -> bool:
+        """Wait until version *seq* is durable; False if the store fails and it is not."""
+        with self._condition:
+            if self.committed >= seq:
+                return True
+            if seq > self.last:
+                return self.is_recording  # of before a gap: what follows that has it
+            self._wanted = max(self._wanted, seq)
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self.committed >= seq or not self.is_recording)
+            return self.committed >= seq
+
+    def secure(self, seq: Seq, node: NodeId | None = None) -> bool:
+        """Make version *seq* durable in the intent log; return whether it is.  If not, it is being committed: see wait().
+
+        Not if *node*, the file that is synced, might build on what is damaged: then refuse_lost() knows when it is committed.
+        """
+        if self.committed >= seq:
+            return True
+        is_sure = node is None or node >= self._first_node or self._lost.is_sound(node)
+        if is_sure and self.is_recording and self._intent.write(seq):
+            return True
+        self.hurry()
+        return False
+
+    def refuse_lost(self, node: NodeId) -> None:
+        """Raise OSError if the last version of *node* is durable but for its contents; see Lost.refuse().
+
+        And if nothing is recorded, and that is to be told.
+        """
+        self._refuse_unrecorded()
+        self._lost.refuse(node)
+
+    def refuse_any_lost(self) -> None:
+        """See refuse_lost(), of any node, and Lost.refuse_any()."""
+        self._refuse_unrecorded()
+        self._lost.refuse_any()
+
+    def take_lost(self) -> frozenset[NodeId]:
+        """See Lost.take()."""
+        return self._lost.take()
+
+    def hurry(self) -> None:
+        """Have everything appended committed without waiting for company."""
+        with self._condition:
+            self._wanted = max(self._wanted, self.last)
+            self._condition.notify_all()
+
+    def press(self) -> None:
+        """Have a failing store tried once more, and then no more: an application must go on."""
+        with self._condition:
+            self._pressed = True
+            self._condition.notify_all()
+
+    def flush(self) -> bool:
+        """Wait until everything appended is durable; see wait()."""
+        return self.wait(self.last)
