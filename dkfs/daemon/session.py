@@ -16,6 +16,7 @@ from dkfs import __version__
 from dkfs.config.checks import check_mount
 from dkfs.config.mounts import mounted_at, read_mounts
 from dkfs.config.settings import MountSettings
+from dkfs.daemon import interpreter
 from dkfs.daemon.service import Service
 from dkfs.errors import MountError
 from dkfs.fuse.engine import choose
@@ -31,10 +32,6 @@ from dkfs.store.segments import SEGMENT_LIMIT
 log = logging.getLogger(__name__)
 
 RESERVED = b".dkfs"
-# The recorder's thread computes while the loop serves: with the default of 5 ms each request would
-# wait that long for the interpreter (docs/decisions/0003).
-SWITCH_INTERVAL_S = 0.00005
-
 
 _SEGMENT_LEAST = 1 << 20  # bytes
 _SEGMENTS = 16  # that a budget is to have room for
@@ -101,7 +98,7 @@ def _serve(
                 source=settings.fsname,
                 options=options_of(settings),
             ):
-                sys.setswitchinterval(SWITCH_INTERVAL_S)
+                interpreter.set_up()
                 trio.run(service.run, on_mounted, lifeline)
         finally:
             complete = fs.close()

@@ -7,7 +7,6 @@ compared with the file's time, and every request about the history begins a view
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,9 +14,9 @@ from contextlib import ExitStack
 import trio
 
 from dkfs.config.settings import MountSettings
+from dkfs.daemon import interpreter
 from dkfs.daemon.ending import Ending
 from dkfs.daemon.session import (
-    SWITCH_INTERVAL_S,
     keep_imports_off,
     open_backing,
     options_of,
@@ -74,7 +73,7 @@ def view(
             source=settings.fsname,
             options=options_of(settings),
         ):
-            sys.setswitchinterval(SWITCH_INTERVAL_S)
+            interpreter.set_up()
             trio.run(_run, store, engine, ending, on_mounted, lifeline)
         return fs.close()
 
