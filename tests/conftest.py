@@ -4,10 +4,7 @@ import logging
 import os
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
-import uuid
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,20 +12,23 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.mounting import Mounted, mounts_below, wait_for_end, wait_for_no_mount
+from tests import leftovers
+from tests.beside import Beside
+from tests.mounting import Mounted, wait_for_no_mount
 
-_RUN_VARIABLE = "DKFS_TEST_RUN"  # in the environment of every process that the tests start
-# Every mount that does not say otherwise has this engine, and this io mode.
-_CHOSEN = frozenset(("DKFS_ENGINE", "DKFS_IO"))
-_RUN = uuid.uuid4().hex
+# Every mount that does not say otherwise has this engine, and this io mode; random operations have this seed.
+_CHOSEN = frozenset(("DKFS_ENGINE", "DKFS_IO", "DKFS_TEST_SEED"))
+_beside = pytest.StashKey[Beside]()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Mark the processes that this run starts, and shut out the settings of whoever runs it."""
     for name in [n for n in os.environ if n.startswith(("DKFS_", "DIFFKEEPER_"))]:
         if name not in _CHOSEN:
             del os.environ[name]
-    os.environ[_RUN_VARIABLE] = _RUN
+    beside = config.stash[_beside] = Beside(config)
+    config.pluginmanager.register(beside, "beside")
+    os.environ[leftovers.VARIABLE] = beside.run
     # How long an example takes says something of the machine, not of dkfs.
     settings.register_profile(
         "dkfs", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -118,41 +118,17 @@ def needs_fuse() -> None:
 # ---- nothing is left behind
 
 
-def _left_processes() -> Iterator[tuple[int, str]]:
-    """Find the processes of dkfs that this run started: (pid, command line)."""
-    marker = f"{_RUN_VARIABLE}={_RUN}".encode()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
-            continue
-        try:
-            if marker not in (entry / "environ").read_bytes().split(b"\0"):
-                continue
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue  # ended meanwhile, or not ours to look at
-        if b"dkfs" in command:
-            yield int(entry.name), os.fsdecode(command.replace(b"\0", b" ")).strip()
-
-
-def _remove_what_is_left(*places: Path) -> list[str]:
-    left = []
-    for pid, command in _left_processes():
-        if not wait_for_end(pid, seconds=2):  # what was told to end may still be on its way
-            os.kill(pid, signal.SIGKILL)
-            left.append(f"process {pid}: {command}")
-    for place in places:
-        for mountpoint in mounts_below(place):
-            subprocess.run(["umount", "--lazy", mountpoint], check=True)
-            left.append(f"mount: {mountpoint}")
-    return left
-
-
 @pytest.fixture(scope="session")
-def _open_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def _open_base(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    beside = pytestconfig.stash[_beside]
     base = Path(tempfile.mkdtemp(prefix="dkfs-test-"))
     base.chmod(0o755)
+    beside.note_base(base)
     yield base
-    left = _remove_what_is_left(base, tmp_path_factory.getbasetemp())
+    left = leftovers.remove(beside.run, base, tmp_path_factory.getbasetemp())
+    left += [f"directory: {path}" for path in base.iterdir()]
     shutil.rmtree(base)
     if left:
         pytest.fail("the tests left behind:\n" + "\n".join(left))
@@ -164,7 +140,8 @@ def _nothing_left_behind(
 ) -> Iterator[None]:
     yield
     if request.node.get_closest_marker("mount"):
-        left = _remove_what_is_left(_open_base, tmp_path_factory.getbasetemp())
+        run = request.config.stash[_beside].run
+        left = leftovers.remove(run, _open_base, tmp_path_factory.getbasetemp())
         if left:
             pytest.fail("this test left behind:\n" + "\n".join(left))
 
@@ -178,6 +155,8 @@ def open_dir(_open_base: Path) -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(dir=_open_base))
     directory.chmod(0o755)
     yield directory
+    # A daemon whose mount is gone may be making its index smaller yet, in this very directory.
+    leftovers.wait_for_processes(directory, seconds=10)
     shutil.rmtree(directory)
 
 

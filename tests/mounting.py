@@ -38,12 +38,12 @@ def dkfs(
     return process
 
 
-def mounts_below(directory: Path) -> list[Path]:
-    """Return the mount points of dkfs in or at *directory*, the latest first."""
+def mounts_below(directory: Path, *, kind: bytes | None = FS_TYPE) -> list[Path]:
+    """Return the mount points of *kind*, of any if it is None, in or at *directory*, the latest first."""
     found = []
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         fields = line.split(b" ")
-        if fields[fields.index(b"-") + 1] == FS_TYPE:
+        if kind in {None, fields[fields.index(b"-") + 1]}:
             mountpoint = Path(os.fsdecode(fields[4].decode("unicode_escape").encode("latin-1")))
             if mountpoint.is_relative_to(directory):
                 found.append(mountpoint)
