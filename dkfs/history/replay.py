@@ -5,7 +5,8 @@ the history where that is newer.  Whether a missing file was deleted or lost is 
 in the one that was mounted last it was deleted, in any other it was lost.
 
 A replay that is killed is taken up by the next one: the note _REPLAYING, made before the first file is changed and kept
-until the last, says that what differs from the history in this directory is unfinished, not newer.
+until the last, says that what differs from the history in this directory is unfinished, not newer.  A rollback that was
+killed is undone: what it had done is recorded as found, and then the directory is what it was before (decision 0017).
 """
 
 import os
@@ -35,9 +36,9 @@ RESERVED_NAME = b".dkfs"
 
 _IDENTITY = b"identity"  # of the directory that was reconciled last
 _REPLAYING = b"replaying"  # identity of the directory that is being changed, else empty
-_GOING_BACK = (
-    b"going-back"  # with prefer="store": the version that the directory is to have, else empty
-)
+# The version that the directory is to have, and the last version when that was noted, after which the note means nothing;
+# empty: none.  Made before the first change by a rollback, and with prefer="store".
+_GOING_BACK = b"going-back"
 _DOUBT_NS = (
     60 * 1_000_000_000
 )  # after a crash, files changed so long before the last operation are read
@@ -106,6 +107,17 @@ def check_reserved(root_fd: int) -> None:
         )
 
 
+def note_going_back(writer: Writer, target: Seq) -> None:
+    """Note that the directory is about to be changed, and is to be *target* if that does not come to its end."""
+    writer.put_meta(_GOING_BACK, b"%d %d" % (target, writer.last))
+
+
+def _going_back(note: bytes) -> tuple[Seq, Seq | None]:
+    """Return what note_going_back() noted: the version to have, and the last one then (None: before that was noted)."""
+    target, *noted = map(int, note.split())
+    return Seq(target), Seq(noted[0]) if noted else None
+
+
 class _Reconciliation:
     def __init__(
         self,
@@ -132,7 +144,13 @@ class _Reconciliation:
             self._is_same = reader.meta(_IDENTITY) == identity
             self._is_unfinished = reader.meta(_REPLAYING) == identity
             going_back = reader.meta(_GOING_BACK)
-        self._target = Seq(int(going_back)) if going_back else self._last
+        self._target = self._last
+        self._goes_back = prefer == "store"
+        if going_back:
+            target, noted = _going_back(going_back)
+            if noted in {self._last, None} and (self._goes_back or self._is_same):
+                self._target = target
+                self._goes_back = True
         self._restored = self._recorded = self._bytes = 0
         self._found = self._rolled_back = Seq(0)
         self._problems: list[str] = []
@@ -146,11 +164,11 @@ class _Reconciliation:
         if self._last and is_empty and self._prefer != "dir":
             failpoint("replay.fill")
             self._fill()
-        elif self._last and self._prefer == "newer":
+        elif self._last and self._prefer == "newer" and not self._goes_back:
             self._merge()
         else:
             self._record(self._record_all)
-            if self._last and self._prefer == "store":
+            if self._last and self._goes_back:
                 self._go_back()
         failpoint("replay.end")
         with self._store.write() as writer:
@@ -201,12 +219,12 @@ class _Reconciliation:
                     above = paths[finding.parent] = tree.path(finding.parent)
                 path = b"%s/%s" % (above, finding.name) if above else finding.name
                 paths[finding.node] = path
-                is_merging = bool(self._last) and self._prefer == "newer"
+                is_merging = bool(self._last) and self._prefer == "newer" and not self._goes_back
                 if is_merging and self._is_store_newer(reader, finding):
                     yield "restore", path
                     continue
                 yield "record", path
-                if self._last and self._prefer == "store":
+                if self._last and self._goes_back:
                     yield "restore", path
 
     # The history to the directory.
@@ -248,8 +266,8 @@ class _Reconciliation:
             found = collector.record(writer, choose(reader, findings), self._clock_ns)
             if found != reader.last:
                 self._found = found
-            if self._prefer == "store" and self._last:
-                writer.put_meta(_GOING_BACK, b"%d" % self._target)
+            if self._goes_back and self._last:
+                note_going_back(writer, self._target)
         self._recorded += collector.recorded
         self._bytes += collector.bytes
         self._problems += collector.problems

@@ -13,13 +13,14 @@ from dkfs.failpoints import failpoint
 from dkfs.history import materialise
 from dkfs.history.outcome import Result
 from dkfs.history.recorder import Recorder
+from dkfs.history.replay import note_going_back
 from dkfs.history.rollback import Move
 from dkfs.model.ids import NodeId, Seq
 from dkfs.model.operation import Origin
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
 from dkfs.overlay.passed import PassedCaptures
-from dkfs.store import Store
+from dkfs.store import Store, Writer
 
 
 class Stale(NamedTuple):
@@ -70,7 +71,7 @@ class Rollback:
         What maps have stored is to be written before it is called, see written_ones(), and what is in
         settling to be taken out when the kernel has dropped its pages.  Raises NotFoundError, OSError, StoreError,
         that too if something is in no version and cannot be recorded; what
-        was done before an error is found, and recorded, at the next mount.
+        was done before an error is undone at the next mount, unless something was recorded meanwhile: then it is found, and recorded.
         """
         self._captures.capture_all()
         self._captures.refuse_uncaptured("nothing was rolled back")
@@ -86,6 +87,8 @@ class Rollback:
                 inode = known.get(binding.old)
                 if inode is not None:
                     self._table.pin(inode)
+            # If dkfs is killed before the version is recorded, the next mount undoes what was done.
+            self._recorder.with_writer(lambda writer: _note(writer, base))
             failpoint("rollback.apply")
             result = materialise.apply(plan, reader, self._table.root.fd)
             plan = plan.without(result.failed)  # a version says only what was done
@@ -135,3 +138,8 @@ class Rollback:
                 if inode.parent is not None:
                     sizes.append(self._table.path(inode))
         return Stale(tuple(names), tuple(inodes), tuple(sizes))
+
+
+def _note(writer: Writer, base: Seq) -> None:
+    note_going_back(writer, base)
+    writer.set_clean(False)  # files may get back times that they had

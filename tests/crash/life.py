@@ -35,11 +35,26 @@ from tests.mounting import mounts_below, wait_for_end
 _STEPS = (
     *("record.append", "record.begin", "record.version", "record.committed"),
     *("segment.write", "segment.sync", "journal.finish", "index.append", "index.put"),
-    *("index.commit", "index.committed", "index.cover", "fsync.backing", "fsync.wait"),
+    *(
+        "intent.write",
+        "intent.written",
+        "index.commit",
+        "index.committed",
+        "index.cover",
+        "fsync.backing",
+        "fsync.wait",
+    ),
     *("backing.write", "backing.create", "backing.make", "backing.rename", "backing.remove"),
     *("backing.link", "backing.setattr", "backing.truncate", "backing.setxattr", "backing.open"),
 )
-_AT_MOUNT = ("replay.make", "replay.fill", "replay.end", "replay.record", "replay.settle")
+_AT_MOUNT = (
+    "intent.recover",
+    "replay.make",
+    "replay.fill",
+    "replay.end",
+    "replay.record",
+    "replay.settle",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +142,13 @@ class Life:
         failpoints.arm(steps)
         try:
             self._daemon = launch.start(self._settings)
+            if len(mounts_below(self._base)) > 1:
+                raise WrongError("a dead mount lies below the new one")
         except DkfsError as exc:
             failpoints.arm("")
             if not steps:
-                raise WrongError(f"it does not mount: {exc}") from exc
+                log = (self._base / "daemon.log").read_text()[-3000:]
+                raise WrongError(f"it does not mount: {exc}; {log}") from exc
             self._totals.at_mount += 1
             self._mount("")
         finally:

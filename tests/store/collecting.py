@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from dkfs.history.forget import forget
@@ -52,16 +53,16 @@ def collect(
     *,
     max_unused: float = 0.1,
     reserve: int = 0,
-    at: Callable[[str], None] = lambda _: None,
+    at: Callable[[str], None] | None = None,
 ) -> Report:
     """Collect *store* in this process."""
-    return Collection(
+    making = Collection if at is None else partial(Collection, at=at)
+    return making(
         store,
         Survey(store, limit=store.segment_limit, say=silent),
         reserve=Reserve(store.path, reserve),
         pace=Pace(slice_s=0.1, pause=unhurried),
         say=silent,
-        at=at,
     ).run(max_unused=max_unused)
 
 
