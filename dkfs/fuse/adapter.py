@@ -374,12 +374,15 @@ class Operations(pyfuse3.Operations):
     def listxattr(self, inode: int, ctx: RequestContext) -> Any:
         if inode >= VIRTUAL:
             return self._virtual.listxattr(inode, ctx)
-        return self._attributes.listxattr(self._table[inode])
+        return self._attributes.listxattr(self._table[inode], ctx)
 
     @changes
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> Any:
         self._refuse_virtual(inode)
-        self._attributes.setxattr(self._table[inode], name, value, ctx)
+        found = self._table[inode]
+        self._attributes.setxattr(
+            found, name, value, ctx, kills_setgid=self._attributes.is_foreign_acl(found, name, ctx)
+        )
 
     @changes
     def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> Any:

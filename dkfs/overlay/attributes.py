@@ -10,15 +10,17 @@ from dkfs.failpoints import failpoint
 from dkfs.history.change import NodeChange
 from dkfs.model.ids import Seq
 from dkfs.model.operation import OpKind, Origin
+from dkfs.overlay.access import ACL_ACCESS
 from dkfs.overlay.backing import Time, born, by_fd, set_times, xattrs_of
 from dkfs.overlay.files import Files
 from dkfs.overlay.inodes import Inode, InodeTable
 from dkfs.overlay.journal import Journal
-from dkfs.overlay.origin import Caller
+from dkfs.overlay.origin import Caller, is_admin, is_in_group
 from dkfs.overlay.passed import PassedCaptures
 from dkfs.overlay.privileges import CAPABILITY, drop, mode_after_chown
 
 STORE_XATTR = b"user.dkfs.store"  # on the root: the path of the store; answered, never listed
+_TRUSTED = b"trusted."
 READ_ONLY_XATTR = b"user.dkfs.read-only"  # on the root of a mount that records nothing: b"1"
 
 
@@ -191,11 +193,14 @@ class Attributes:
             return by_fd(self._table.fd(inode)), True
         return b"%s/%s" % (by_fd(place[0]), place[1]), False
 
-    def listxattr(self, inode: Inode) -> list[bytes]:
-        """Return the names of all extended attributes; raises OSError."""
+    def listxattr(self, inode: Inode, caller: Caller) -> list[bytes]:
+        """Return the names of the extended attributes that *caller* may know of; raises OSError."""
         path, follow = self._path(inode)
-        names = os.listxattr(path, follow_symlinks=follow)
-        return [os.fsencode(name) for name in names]
+        names = [os.fsencode(name) for name in os.listxattr(path, follow_symlinks=follow)]
+        if any(name.startswith(_TRUSTED) for name in names) and not is_admin(caller):
+            # The kernel leaves that to the file system; who reads one it checks itself.
+            names = [name for name in names if not name.startswith(_TRUSTED)]
+        return names
 
     def setxattr(
         self,
@@ -221,6 +226,13 @@ class Attributes:
         inode.plain = False
         # Setting an ACL changes the mode.
         self._record(OpKind.SETXATTR, inode, os.fstat(fd), caller, xattrs_of(by_fd(fd)))
+
+    def is_foreign_acl(self, inode: Inode, name: bytes, caller: Caller) -> bool:
+        """Return whether *name* is an ACL and *caller* may not keep set-group-id, as far as an engine is not told of it."""
+        if name != ACL_ACCESS or caller.uid == 0:
+            return False
+        group = self.get(inode).st_gid
+        return caller.gid != group and not is_in_group(caller.pid, group)
 
     def removexattr(self, inode: Inode, name: bytes, caller: Caller) -> None:
         """Remove *name*; raises OSError."""

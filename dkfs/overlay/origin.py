@@ -1,5 +1,6 @@
 """Who asked for an operation."""
 
+import os
 import time
 from typing import Protocol
 
@@ -7,6 +8,7 @@ from dkfs.model.operation import NOBODY, Origin
 
 _FRESH_S = 1.0  # a pid may be reused, and a process may exec: look again after this
 _MOST = 1024
+_CAP_SYS_ADMIN = 1 << 21
 
 
 class Caller(Protocol):
@@ -59,6 +61,20 @@ def _comm(pid: int) -> bytes:
             return file.read(64).rstrip(b"\n")[:16]
     except OSError:
         return b""
+
+
+def is_admin(caller: Caller) -> bool:
+    """Return whether *caller* has CAP_SYS_ADMIN, and not in a user namespace of its own; root, if that cannot be seen."""
+    try:
+        if os.readlink(f"/proc/{caller.pid}/ns/user") != os.readlink("/proc/self/ns/user"):
+            return False
+        with open(f"/proc/{caller.pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"CapEff:"):
+                    return bool(int(line.split()[1], 16) & _CAP_SYS_ADMIN)
+    except OSError:
+        pass
+    return caller.uid == 0
 
 
 def is_in_group(pid: int, gid: int) -> bool:

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Container
 from queue import SimpleQueue
 
 from dkfs.core.extents import Range
@@ -164,6 +165,7 @@ class Unseen:
         """*directory* is where files without a name may be made."""
         self._directory = directory
         self._watches: dict[Inode, Watch] = {}
+        self.files: Container[Inode] = self._watches  # that are watched
         self.no_clones: set[int] = set()  # devices
         self._exact: dict[int, bool] = {}  # by device
         self._queue: SimpleQueue[tuple[Watch, object, Look] | None] = SimpleQueue()

@@ -290,6 +290,22 @@ def shared_map_and_writes_see_each_other(top: Path) -> Seen:
 
 
 @behaviour
+def store_through_a_map_moves_the_times(top: Path) -> Seen:
+    path, seen = make(top / "file", bytes(8192)), []
+    for offset in (0, 4096):
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 8192) as mapped:
+            os.utime(path, (1, 2))
+            before = path.stat()
+            mapped[offset] = 1
+            mapped.flush()
+            after = path.stat()
+        seen.append(
+            (after.st_mtime_ns > before.st_mtime_ns, after.st_ctime_ns > before.st_ctime_ns)
+        )
+    return seen
+
+
+@behaviour
 def store_through_a_map_is_no_hole_any_more(top: Path) -> Seen:
     with (top / "file").open("w+b", buffering=0) as file:
         file.truncate(1 << 20)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.mount.behaviours import Seen, make, mode, tried
-from tests.mount.behaviours_of_limits import bits_left, opened
+from tests.mount.behaviours_of_limits import bits_left, changed_by_write, opened
 from tests.mount.behaviours_of_rights import facl
 from tests.mount.posix_naming import AT_SYMLINK_FOLLOW, linked
 
@@ -152,6 +152,17 @@ def changed_by_map(path: Path) -> None:
 @of_kernel
 def set_id_bits_go_with_a_hole_and_stay_with_a_map(top: Path) -> Seen:
     return bits_left(top, [changed_by_hole, changed_by_map])
+
+
+@of_kernel
+def capability_goes_with_a_change(top: Path) -> Seen:
+    seen = []
+    for change in (changed_by_write, changed_by_hole):
+        path = make(top / change.__name__, bytes(4096))
+        os.setxattr(path, "security.capability", struct.pack("<5I", 0x02000001, 1, 0, 0, 0))
+        change(path)
+        seen.append("security.capability" in os.listxattr(path))
+    return seen
 
 
 # ---- file handles, which NFS servers and backup programs keep

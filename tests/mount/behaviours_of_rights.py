@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from tests.mount.behaviours import (
@@ -185,6 +186,39 @@ def xattrs_are_created_or_replaced(top: Path) -> Seen:
         tried(lambda: os.getxattr(path, "user.none")),
         tried(lambda: os.setxattr(path, "user." + "n" * 251, b"")),
     )
+
+
+@behaviour
+def names_that_only_root_may_know_are_listed_to_nobody_else(top: Path) -> Seen:
+    open_directory(top)
+    path = make(top / "file")
+    for name in ("user.a", "trusted.b", "security.c"):
+        os.setxattr(path, name, b"1")
+    os.symlink("file", top / "link")
+    os.setxattr(top / "link", "trusted.d", b"1", follow_symlinks=False)
+
+    def listed() -> Seen:
+        link = os.listxattr(top / "link", follow_symlinks=False)
+        read = tried(lambda: os.getxattr(path, "trusted.b"))
+        return sorted(os.listxattr(path)), link, read
+
+    return listed(), as_user(USER, USER, listed)
+
+
+@behaviour
+def acl_set_by_who_is_not_in_the_group_takes_set_group_id(top: Path) -> Seen:
+    open_directory(top)
+    seen = []
+    for groups in ((), (GROUP,)):
+        for kind in ("file", "dir"):
+            path = top / f"{kind}{len(groups)}"
+            path.mkdir() if kind == "dir" else path.touch()
+            os.chown(path, USER, GROUP)
+            path.chmod(0o2755)
+            change = ("setfacl", "-m", f"u:{OTHER}:rwx", path)
+            seen.append(as_user(USER, USER, partial(subprocess.call, change), groups))
+            seen.append(mode(path))
+    return seen
 
 
 @behaviour

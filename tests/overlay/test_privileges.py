@@ -12,7 +12,7 @@ from dkfs.history.tree import Tree
 from dkfs.overlay.attributes import NewAttributes
 from dkfs.overlay.inodes import Inode
 from dkfs.overlay.privileges import CAPABILITY
-from tests.overlay.driver import Caller, Driver, driven
+from tests.overlay.driver import ME, Caller, Driver, driven
 
 ROOT = Caller(uid=0)
 USER = Caller(uid=1000)
@@ -119,7 +119,7 @@ def test_capabilities_of_a_file_go_with_every_change_of_its_contents(
         it.fs.attributes.setxattr(inode, CAPABILITY, CAPABILITIES, ROOT)
         change(Change(it, inode, ROOT, kill=False))
 
-        assert CAPABILITY not in it.fs.attributes.listxattr(inode)
+        assert CAPABILITY not in it.fs.attributes.listxattr(inode, ME)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

@@ -3,7 +3,7 @@
 import errno
 from typing import Final
 
-from dkfs.fuse.kernel.entries import attributes, figures, virtual_attributes
+from dkfs.fuse.kernel.entries import Validity, attributes, figures, virtual_attributes
 from dkfs.fuse.kernel.messages import (
     ACCESS_IN,
     GETATTR_IN,
@@ -48,7 +48,7 @@ class AttributeRequests:
         self._attributes = fs.attributes
         self._virtual = fs.virtual
         self._captures = fs.captures
-        self._valid_s = int(fs.valid_s)
+        self._valid = Validity(fs)
         self._set_head = SETXATTR_IN
         self._knows_kill = False
 
@@ -81,7 +81,9 @@ class AttributeRequests:
         number = request.node
         if number >= VIRTUAL:
             return virtual_attributes(self._virtual.getattr(number))
-        return attributes(self._attributes.get(self._table[number]), number, self._valid_s)
+        inode = self._table[number]
+        status = self._attributes.get(inode)
+        return attributes(status, number, self._valid.attributes_s(inode))
 
     def setattr(self, request: Request) -> Answer:
         fields = SETATTR_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -112,7 +114,7 @@ class AttributeRequests:
             request,
             kill=bool(valid & _KILL) if self._knows_kill else None,
         )
-        return attributes(status, number, self._valid_s)
+        return attributes(status, number, self._valid.attributes_s(inode))
 
     def readlink(self, request: Request) -> bytes:
         if request.node >= VIRTUAL:
@@ -141,7 +143,7 @@ class AttributeRequests:
         if request.node >= VIRTUAL:
             names = self._virtual.listxattr(request.node, request)
         else:
-            names = self._attributes.listxattr(self._table[request.node])
+            names = self._attributes.listxattr(self._table[request.node], request)
         return _sized(b"".join(name + b"\0" for name in names), size)
 
     def setxattr(self, request: Request) -> bytes:

@@ -5,7 +5,7 @@ from typing import Final
 
 from dkfs.errors import DkfsError
 from dkfs.failpoints import failpoint
-from dkfs.fuse.kernel.entries import entry, virtual_entry
+from dkfs.fuse.kernel.entries import Validity, entry, virtual_entry
 from dkfs.fuse.kernel.messages import (
     DIRENT,
     ENTRY_OUT,
@@ -38,7 +38,7 @@ class DirectoryRequests:
         self._attributes = fs.attributes
         self._virtual = fs.virtual
         self._recorder = fs.recorder
-        self._valid_s = int(fs.valid_s)
+        self._valid = Validity(fs)
         # The kernel caches listings; names that it makes and removes itself it drops them for.
         self._how = int(Fopen.CACHE_DIR | Fopen.KEEP_CACHE) if fs.valid_s else 0
 
@@ -82,7 +82,7 @@ class DirectoryRequests:
     def _read_real(self, listing: "_Listing", number: int, offset: int) -> None:
         directory = self._names.inode_of(number)
         table = self._table
-        owns, plus, valid_s = self._virtual.owns, listing.plus, self._valid_s
+        owns, plus, valid = self._virtual.owns, listing.plus, self._valid
         for each in self._names.listing(number, offset):
             name, after, *_ = each
             if name in DOTS:
@@ -106,7 +106,7 @@ class DirectoryRequests:
                 return
             if plus:
                 inode = table.referred(directory, name, status)
-                listing.add(name, inode.id, status.st_mode, after, entry(status, inode, valid_s))
+                listing.add(name, inode.id, status.st_mode, after, entry(status, inode, valid))
             else:
                 listing.add(name, table.number(status), status.st_mode, after, b"")
 
@@ -151,7 +151,8 @@ class DirectoryRequests:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            recorder.wait(seq)
+            if not recorder.secure(seq):
+                recorder.wait(seq)
             return b""
 
         return Work(sync, can_be_given_up=True)

@@ -12,6 +12,7 @@ from dkfs.fuse.kernel.messages import (
     STATX_OUT,
 )
 from dkfs.overlay.inode import Inode
+from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.virtual import VirtualStatus
 
 _S: Final = 1_000_000_000  # ns
@@ -19,8 +20,26 @@ _U32: Final = 0xFFFFFFFF
 _BLOCK: Final = 512  # bytes, of st_blocks
 
 
-def entry(status: os.stat_result, inode: Inode, valid_s: int) -> bytes:
-    """Return the entry of *inode*, to be believed for *valid_s* seconds."""
+class Validity:
+    """For how long the kernel may believe what it is told of inodes."""
+
+    __slots__ = ("_unseen", "name_s")
+
+    def __init__(self, fs: FileSystem) -> None:
+        self.name_s = int(fs.valid_s)
+        self._unseen = fs.captures.unseen.files
+
+    def attributes_s(self, inode: Inode) -> int:
+        """Return for how many seconds it may believe attributes.
+
+        Not at all those of a file that it writes to itself: it forgets them when it does so by write(2), but not
+        when a map stores something.
+        """
+        return 0 if inode in self._unseen else self.name_s
+
+
+def entry(status: os.stat_result, inode: Inode, valid: Validity) -> bytes:
+    """Return the entry of *inode*, to be believed for as long as *valid* says."""
     number = inode.id
     atime, atime_ns = divmod(status.st_atime_ns, _S)
     mtime, mtime_ns = divmod(status.st_mtime_ns, _S)
@@ -28,8 +47,8 @@ def entry(status: os.stat_result, inode: Inode, valid_s: int) -> bytes:
     return ENTRY_OUT.pack(
         number,
         inode.generation,
-        valid_s,
-        valid_s,
+        valid.name_s,
+        valid.attributes_s(inode),
         0,
         0,
         number,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dkfs.failpoints import failpoint
-from dkfs.fuse.kernel.entries import entry
+from dkfs.fuse.kernel.entries import Validity, entry
 from dkfs.fuse.kernel.messages import (
     CREATE_IN,
     FLUSH_IN,
@@ -64,10 +64,11 @@ class FileRequests:
         self._virtual = fs.virtual
         self._recorder = fs.recorder
         self._captures = fs.captures
+        self._unseen = fs.captures.unseen.files
         self.passthrough: Passthrough | None = None
         self._settling = fs.rollback.settling
         self._notifier = notifier
-        self._valid_s = int(fs.valid_s)
+        self._valid = Validity(fs)
         self._keep = (
             0 if fs.is_read_only else _KEEP
         )  # pages that others may have changed are not kept
@@ -119,7 +120,7 @@ class FileRequests:
         finally:
             if type(how) is not bytes:
                 self._table.forget(inode, 1)
-        return entry(status, inode, self._valid_s) + how if isinstance(how, bytes) else how
+        return entry(status, inode, self._valid) + how if isinstance(how, bytes) else how
 
     def tmpfile(self, request: Request) -> bytes:
         flags, mode, umask, _ = CREATE_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -127,7 +128,7 @@ class FileRequests:
         number, inode, status = self._names.tmpfile(
             self._table[request.node], mode, flags, request, umask=umask
         )
-        return entry(status, inode, self._valid_s) + OPEN_OUT.pack(number, _KEEP, 0)
+        return entry(status, inode, self._valid) + OPEN_OUT.pack(number, _KEEP, 0)
 
     def open(self, request: Request) -> Answer:
         flags, how = OPEN_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -146,8 +147,12 @@ class FileRequests:
                 return First(wait, is_look=False)
         if self.passthrough is not None and flags & os.O_TRUNC and flags & os.O_DIRECT:
             self._modes.decide(inode, flags)  # may refuse: before anything is truncated
-        number = self._files.open(inode, flags, request, kill=kill)
-        return self._opened(number, flags)
+        is_watched = inode in self._unseen
+        number = self._files.open(inode, flags & ~os.O_CREAT, request, kill=kill)
+        reply = self._opened(number, flags)
+        if inode in self._unseen and not is_watched and self._notifier is not None:
+            self._notifier.attributes(inode.id)  # it was told to believe them, see Validity
+        return reply
 
     def _opened(self, number: int, flags: int) -> bytes:
         """Return how the kernel is to serve handle *number*, opened with *flags*."""

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from dkfs.fuse.kernel.entries import entry, no_entry, virtual_entry
+from dkfs.fuse.kernel.entries import Validity, entry, no_entry, virtual_entry
 from dkfs.fuse.kernel.messages import (
     BATCH_FORGET_IN,
     FORGET_IN,
@@ -40,8 +40,8 @@ class NameRequests:
         self._names = fs.names
         self._captures = fs.captures
         self._virtual = fs.virtual
-        self._valid_s = int(fs.valid_s)
-        self._missing = no_entry(self._valid_s)
+        self._valid = Validity(fs)
+        self._missing = no_entry(self._valid.name_s)
 
     def handlers(self) -> dict[int, Handler]:
         """Return the handler of each request."""
@@ -78,14 +78,14 @@ class NameRequests:
             inode, status = self._names.lookup(self._table[parent], name)
         except FileNotFoundError:
             return self._missing
-        return entry(status, inode, self._valid_s)
+        return entry(status, inode, self._valid)
 
     def _dot(self, number: int, name: bytes) -> bytes:
         """Answer what only who holds a file handle asks; the root's directory is the root."""
         found = self._fs.forgotten.find(number)
         try:
             inode = found if name == b"." else found.parent or self._table.root
-            reply = entry(self._fs.attributes.get(inode), inode, self._valid_s)
+            reply = entry(self._fs.attributes.get(inode), inode, self._valid)
             self._table.refer(inode)
         finally:
             self._table.forget(found, 1)
@@ -115,7 +115,7 @@ class NameRequests:
         inode, status = self._names.mknod(
             self._table[request.node], name, mode, rdev, request, umask=umask
         )
-        return entry(status, inode, self._valid_s)
+        return entry(status, inode, self._valid)
 
     def mkdir(self, request: Request) -> bytes:
         mode, umask = MKDIR_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -125,14 +125,14 @@ class NameRequests:
         inode, status = self._names.mkdir(
             self._table[request.node], name, mode, request, umask=umask
         )
-        return entry(status, inode, self._valid_s)
+        return entry(status, inode, self._valid)
 
     def symlink(self, request: Request) -> bytes:
         name = request.name(HEADER_SIZE)
         target, _ = request.text(HEADER_SIZE + len(name) + 1)
         refuse_virtual(request.node)
         inode, status = self._names.symlink(self._table[request.node], name, target, request)
-        return entry(status, inode, self._valid_s)
+        return entry(status, inode, self._valid)
 
     def link(self, request: Request) -> Answer:
         (number,) = LINK_IN.unpack_from(request.buffer, HEADER_SIZE)
@@ -144,7 +144,7 @@ class NameRequests:
         inode, status = self._names.link(
             self._table[number], self._table[request.node], name, request
         )
-        return entry(status, inode, self._valid_s)
+        return entry(status, inode, self._valid)
 
     def unlink(self, request: Request) -> Answer:
         name = request.name(HEADER_SIZE)

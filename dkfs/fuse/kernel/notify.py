@@ -3,6 +3,7 @@
 The kernel may wait for a page that a request of ours holds: never in the loop's thread.
 """
 
+import contextlib
 import errno
 import logging
 import threading
@@ -18,7 +19,7 @@ _MOST: Final = 64  # threads at a time that drop pages; one that waits for a pag
 
 
 class Notifier:
-    """Writes notifications; all methods are for any thread but the loop's."""
+    """Writes notifications; all methods but attributes() are for any thread but the loop's."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         """*write* writes to the device, and raises OSError."""
@@ -33,6 +34,11 @@ class Notifier:
         cached listing goes.
         """
         self._tell(Notify.INVAL_INODE, INVAL_INODE_OUT.pack(number, offset, length))
+
+    def attributes(self, number: int) -> None:
+        """Drop attributes of what somebody is using; waits for nobody: for any thread, the loop's too."""
+        with contextlib.suppress(OSError):  # unmounted meanwhile
+            self.inode(number, -1)
 
     def entry(self, parent: int, name: bytes) -> None:
         """Forget what *name* in *parent* is; raises OSError.

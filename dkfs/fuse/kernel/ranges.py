@@ -4,7 +4,11 @@ import errno
 import os
 from typing import Final
 
-from dkfs.fuse.kernel.entries import extended_attributes, virtual_extended_attributes
+from dkfs.fuse.kernel.entries import (
+    Validity,
+    extended_attributes,
+    virtual_extended_attributes,
+)
 from dkfs.fuse.kernel.messages import (
     COPY_FILE_RANGE_IN,
     COPY_FILE_RANGE_OUT,
@@ -54,7 +58,7 @@ class RangeRequests:
         self._captures = fs.captures
         self._virtual = fs.virtual
         self._recorder = fs.recorder
-        self._valid_s = int(fs.valid_s)
+        self._valid = Validity(fs)
 
     def handlers(self) -> dict[int, Handler]:
         """Return the handler of each request."""
@@ -191,7 +195,8 @@ class RangeRequests:
             return virtual_extended_attributes(self._virtual.getattr(number))
         inode = self._table[number]
         status = self._attributes.get(inode)
-        return extended_attributes(status, number, self._valid_s, self._attributes.born(inode))
+        valid_s = self._valid.attributes_s(inode)
+        return extended_attributes(status, number, valid_s, self._attributes.born(inode))
 
     def syncfs(self, request: Request) -> Answer:
         first = self._captures.before_all()
