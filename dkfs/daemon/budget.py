@@ -1,12 +1,13 @@
 """The budget of a store: before it is above, versions are forgotten by policy, and their room goes back to the disk.
 
-Its size is looked at every two seconds, and whenever what was recorded since has used up half of the room that was
-left.  While a collection may help, recording does not pass the limit (see admission); if the policy keeps more than the
+Its size is looked at every two seconds while something happens, and whenever what was recorded since has used up half
+of the room that was left.  While a collection may help, recording does not pass the limit (see admission); if the policy keeps more than the
 budget, it does.  A disk that is full is dealt with in the same way, by whatever policy there is.
 """
 
 import errno
 import logging
+import os
 import time
 from typing import Final
 
@@ -17,6 +18,7 @@ from dkfs.core.durations import Duration
 from dkfs.core.retention import Period, Policy, Rules
 from dkfs.daemon.admission import Admission
 from dkfs.daemon.maintenance import Maintenance, Rest
+from dkfs.daemon.stillness import Stillness
 from dkfs.errors import DkfsError, StoreBusyError
 from dkfs.history.recorder import Recorder
 from dkfs.metrics.upkeep import Over, Upkeep
@@ -33,6 +35,8 @@ DEFAULT_RULES: Final = Rules(
 )
 
 _LOOK_S: Final = 2.0  # between two looks at the size
+_STILL_S: Final = 30.0  # the same, at most, while nothing happens
+_FILLS: Final = 2 << 30  # bytes a second, by others, see store.reserve.PLENTY
 _AGAIN_S: Final = (
     60.0  # before the next try, and the next line in the log, when a try was not enough
 )
@@ -52,7 +56,12 @@ class Budget:
     """Watches one store."""
 
     def __init__(
-        self, settings: MountSettings, store: Store, maintenance: Maintenance, recorder: Recorder
+        self,
+        settings: MountSettings,
+        store: Store,
+        maintenance: Maintenance,
+        recorder: Recorder,
+        stillness: Stillness,
     ) -> None:
         self._limit = settings.budget
         self._rules = settings.retention
@@ -61,12 +70,14 @@ class Budget:
         self._store = store
         self._maintenance = maintenance
         self._recorder = recorder
+        self._stillness = stillness
         self._not_before_s = 0.0
         self._start = (self._limit or 0) * _START  # bytes: from here on a try is made
         self._gate = int((self._limit or 0) * _GATE)  # bytes: no more, if it can be helped
         self._keeps_too_much = False  # the policy does
         self._stored = 0  # bytes since the last look; by the recorder's thread
         self._next_look = self._start / 2  # of them
+        self._seen = 0  # bytes of the store, when it was looked at last
         self._wanted = trio.Event()
         self._admission: Admission | None = None
         if self._limit is not None:
@@ -120,10 +131,23 @@ class Budget:
         if self._admission is not None:
             self._admission.open(trio.lowlevel.current_trio_token())
         while True:
-            with trio.move_on_after(_LOOK_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pause)
                 await self._wanted.wait()
+                nursery.cancel_scope.cancel()
             self._wanted = trio.Event()
             await self._look()
+
+    async def _pause(self) -> None:
+        """Make a look wanted when it is due: while nothing happens, before others can have filled the disk."""
+        try:
+            disk = os.statvfs(self._store.path)
+        except OSError:
+            most_s = 0.0  # the look will say so
+        else:
+            most_s = min(_STILL_S, disk.f_bavail * disk.f_frsize / _FILLS)
+        await self._stillness.sleep(_LOOK_S, most_s=most_s)
+        self._wake()
 
     def let_through(self) -> None:
         """Have nothing wait for room any more: the mount ends."""
@@ -209,8 +233,12 @@ class Budget:
         self._wanted.set()
 
     def _size(self) -> int:
-        size = self._store.size()
-        return size.index_bytes + size.segment_bytes
+        try:
+            size = self._store.size()
+        except DkfsError:  # it is gone, or its disk is: the recorder says so
+            return self._seen
+        self._seen = size.index_bytes + size.segment_bytes
+        return self._seen
 
     def _disk_is_full(self) -> bool:
         failure = self._recorder.failure

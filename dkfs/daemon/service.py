@@ -11,6 +11,7 @@ from dkfs.daemon.budget import Budget
 from dkfs.daemon.commands import Commands
 from dkfs.daemon.ending import Ending
 from dkfs.daemon.listener import Listener
+from dkfs.daemon.stillness import Stillness
 from dkfs.errors import DkfsError
 from dkfs.fuse.engine import Engine
 from dkfs.history.recorder import Commit
@@ -57,19 +58,24 @@ class Service:
         self.ending = Ending(settings.mountpoint, cut=engine.end)
         self._commands: Commands | None = None
         self._budget: Budget | None = None
+        self._stillness = Stillness(self._is_busy)
 
     def start(self, fs: FileSystem) -> None:
         """Serve *fs* from now on."""
         self._fs = fs
         self._commands = Commands(self._settings, fs, self._engine, stop=self.ending.stop)
         maintenance = self._commands.maintenance
-        self._budget = Budget(self._settings, self._store, maintenance, fs.recorder)
+        self._budget = Budget(
+            self._settings, self._store, maintenance, fs.recorder, self._stillness
+        )
+        fs.captures.stirs = self._stillness.stir
         self._commands.budget_members = self._budget.members
 
     # Called by others
 
     def committed(self, commit: Commit) -> None:
         """Hear of a transaction; in the recorder's thread."""
+        self._stillness.stir()
         counts = commit.counts
         self.metrics.observe_commit(
             seconds=commit.seconds,
@@ -126,12 +132,21 @@ class Service:
         if not complete:
             log.error("not everything was recorded; the next mount records what differs")
 
+    def _is_busy(self) -> bool:
+        """Return whether something is to be looked at by the clock."""
+        assert self._fs is not None
+        captures, recorder = self._fs.captures, self._fs.recorder
+        return bool(len(captures) or len(captures.unseen) or recorder.queued) or (
+            not recorder.is_recording
+        )
+
     # The trio program
 
     async def run(self, on_mounted: Callable[[], None], lifeline: int | None) -> None:
         """Serve until the mount is gone."""
         assert self._commands is not None
         assert self._budget is not None
+        self._stillness.start()
         async with trio.open_nursery() as nursery:
             with Listener(self._store.path) as listener:
                 nursery.start_soon(self._tick)
@@ -172,7 +187,7 @@ class Service:
                     await trio.to_thread.run_sync(work, recorder.last)
                 except DkfsError as exc:  # a number for the metrics is worth no mount
                     log.warning("the files cannot be counted: %s", exc)
-            await trio.sleep(_RECOUNT_S)
+            await self._stillness.sleep(_RECOUNT_S)
 
     async def _tick(self) -> None:
         """Capture what stays open; a file is captured at most a quarter of the interval late."""
@@ -181,5 +196,5 @@ class Service:
         interval_s = self._settings.capture_interval_s
         while True:
             # While nothing is dirty, nothing will be due before a whole interval has gone by.
-            await trio.sleep(interval_s / 4 if len(self._fs.captures) else interval_s)
+            await self._stillness.sleep(interval_s / 4 if len(self._fs.captures) else interval_s)
             self._fs.tick(interval_s * (_FEWER if self._budget.is_pressed else 1))

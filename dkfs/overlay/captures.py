@@ -40,6 +40,9 @@ class Captures:
         # takes all of it.
         self._missed: set[int] = set()
         self._late: WeakSet[FrozenFile] = WeakSet()  # was waited for in vain
+        self.stirs: Callable[[], None] = lambda: (
+            None
+        )  # hears that there will be something to capture
 
     def __len__(self) -> int:
         return len(self._dirty)
@@ -67,6 +70,7 @@ class Captures:
         """Note that [start, end) was written through *handle*; if empty, only that the file is to be captured."""
         if not handle.dirty:
             self._dirty.setdefault(handle.inode, time.monotonic())
+            self.stirs()
         handle.dirty.add(start, end)
 
     def before_change(self, inode: Inode, start: int, end: int) -> None:

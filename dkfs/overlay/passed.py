@@ -73,6 +73,7 @@ class PassedCaptures(Captures):
         """Note that the kernel passes *handle* through: its reads, and perhaps its writes, are not seen."""
         if not handle.writable:
             return
+        self.stirs()
         watch = self.unseen.begin(handle, is_recorded=handle.inode.id not in self._missed)
         if watch.last is not None:  # it was closed by all, but not captured yet
             handle.dirty.update(watch.last.dirty)
