@@ -66,3 +66,29 @@ def overlay(top: Path) -> Iterator[Path]:
         yield point
     finally:
         subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
+@contextmanager
+def loop(top: Path, name: str, size_mib: int) -> Iterator[Path]:
+    """Mount a new ext4 of so many MiB at *top* / *name*; skip the test where that cannot be."""
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs mkfs.ext4 (Debian: e2fsprogs)")
+    image, point = top / f"{name}.image", top / name
+    point.mkdir()
+    with image.open("wb") as file:
+        file.truncate(size_mib << 20)
+    # Small blocks of inodes and no reserved ones: nearly all of it is room.
+    make = ["mkfs.ext4", "-q", "-F", "-m", "0", "-N", "256", "-J", "size=4", str(image)]
+    subprocess.run(make, check=True, capture_output=True)
+    command = ["mount", "-o", "loop,errors=remount-ro", str(image), str(point)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        image.unlink()
+        pytest.skip(f"cannot mount a loop device: {done.stderr.strip()}")
+    point.chmod(0o755)
+    try:
+        yield point
+    finally:
+        if subprocess.run(["umount", str(point)], check=False, capture_output=True).returncode:
+            subprocess.run(["umount", "--lazy", str(point)], check=True)
+        image.unlink(missing_ok=True)

@@ -82,6 +82,11 @@ def add_mount_flags(parser: Parser) -> None:
         help="keep so much of the disk, once it has less than 4G left, for when it is full (default 16M; 0 = none)",
     )
     group.add_argument(
+        "--on-store-error",
+        metavar="WHAT",
+        help="continue (default): files can be changed while the store fails, and a gap is recorded when it works again; fail: that is refused",
+    )
+    group.add_argument(
         "--scrub-interval",
         metavar="TIME",
         help="verify everything in the store so often, slowly (default 30d; 0 = never)",

@@ -22,6 +22,7 @@ _OWN: Final = frozenset(
     (
         *("store", "snapdir", "engine", "io", "capture_interval", "metrics_addr", "prefer"),
         *("log_file", "hash_algo", "fsname", "budget", "reserve", "scrub_interval"),
+        "on_store_error",
     )
 )
 # The setting that an option is about, and what it says of it.

@@ -57,6 +57,7 @@ def resolve(given: Layer, *, base: Path) -> MountSettings:
         debug=boolean(default("debug", "false")),
         budget=size(default("budget", "0")) or None,
         reserve=size(default("reserve", str(RESERVE_SIZE))),
+        on_store_error=choice(default("on_store_error", "continue"), ("continue", "fail")),
         scrub_interval_s=interval(default("scrub_interval", DEFAULT_SCRUB_INTERVAL)),
         prefer=choice(default("prefer", "newer"), ("newer", "store", "dir")),
     )

@@ -16,6 +16,7 @@ Engine = Literal["auto", "kernel", "pyfuse3"]
 Io = Literal["strict", "hybrid", "checkpoint"]
 HashAlgo = Literal["blake3", "sha256"]
 Prefer = Literal["newer", "store", "dir"]
+OnStoreError = Literal["continue", "fail"]
 
 DEFAULT_STATE_DIR: Final = Path("/data")  # the seed's
 DEFAULT_STORE: Final = Path(
@@ -60,6 +61,9 @@ class MountSettings:
     debug: bool = False
     budget: int | None = None  # bytes of the store above which versions are forgotten; None: never
     reserve: int = RESERVE_SIZE  # bytes of the disk kept for when it is full
+    on_store_error: OnStoreError = (
+        "continue"  # whether applications go on while nothing is recorded
+    )
     retention: Rules | None = None  # what is kept when versions are forgotten; None: not said
     scrub_interval_s: float | None = 30 * 86_400.0  # between scrubs; None: none unasked
     prefer: Prefer = "newer"  # who wins at a mount when the state_dir and the store differ

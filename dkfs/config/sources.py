@@ -30,6 +30,7 @@ NAMES: Final = (
     "budget",
     "reserve",
     "scrub_interval",
+    "on_store_error",
 )
 TABLES: Final = ("retention",)  # of a configuration file, beside the settings
 ARRAYS: Final = ("io",)  # likewise: a setting of that name is a text, tables are for config.io

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -50,7 +51,8 @@ class Listener:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-        (self._store / SOCKET_NAME).unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that became read-only
+            (self._store / SOCKET_NAME).unlink(missing_ok=True)
 
     async def serve(self, handler: Handler) -> None:
         """Answer everybody who connects."""

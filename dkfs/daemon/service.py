@@ -11,18 +11,22 @@ from dkfs.daemon.budget import Budget
 from dkfs.daemon.commands import Commands
 from dkfs.daemon.ending import Ending
 from dkfs.daemon.listener import Listener
+from dkfs.daemon.memory import give_back
 from dkfs.daemon.stillness import Stillness
 from dkfs.errors import DkfsError
 from dkfs.fuse.engine import Engine
-from dkfs.history.recorder import Commit
+from dkfs.history.commit import Commit
 from dkfs.metrics.io import Io
 from dkfs.metrics.registry import Gauges, Metrics, Stored
 from dkfs.metrics.server import Server
 from dkfs.model.ids import Seq
 from dkfs.overlay.mounted import FileSystem
-from dkfs.store import Store
+from dkfs.store import Store, StoreSize
+from dkfs.store.index import INDEX_NAME
 
 _RECOUNT_S = 10.0
+_RESUME_S = 1.0  # between looks at whether a store that failed for long works again
+_GIVE_BACK_S = 30.0
 _FEWER = 8  # times as long as otherwise what stays open waits for a version, near the budget
 _ENCODINGS = {  # as metrics call them
     PLAIN: "none",
@@ -107,11 +111,14 @@ class Service:
         """See metrics.Source."""
         fs = self._fs
         assert fs is not None
-        size = self._store.size()
         recorder = fs.recorder
+        try:
+            size = self._store.size()
+        except DkfsError:  # it is gone: what is left to tell is that nothing is recorded
+            size = StoreSize(0, 0)
         return Gauges(
             ready=self._ready,
-            recording=recorder.is_recording,
+            recording=recorder.is_recording and size.index_bytes > 0,
             lag_seconds=recorder.lag_s(),
             queue_operations=recorder.queued,
             queue_bytes=recorder.held_bytes,
@@ -136,9 +143,9 @@ class Service:
         """Return whether something is to be looked at by the clock."""
         assert self._fs is not None
         captures, recorder = self._fs.captures, self._fs.recorder
-        return bool(len(captures) or len(captures.unseen) or recorder.queued) or (
-            not recorder.is_recording
-        )
+        return bool(
+            len(captures) or captures.has_missed or len(captures.unseen) or recorder.queued
+        ) or (not recorder.is_recording)
 
     # The trio program
 
@@ -159,6 +166,8 @@ class Service:
                     nursery.start_soon(self.ending.by_lifeline, lifeline)
                 nursery.start_soon(self._announce, on_mounted)
                 nursery.start_soon(self._count)
+                nursery.start_soon(self._give_back)
+                nursery.start_soon(self._resume)
                 nursery.start_soon(self._budget.watch)
                 nursery.start_soon(self._commands.scrubbing.watch)
                 await self._engine.serve()
@@ -189,6 +198,27 @@ class Service:
                     log.warning("the files cannot be counted: %s", exc)
             await self._stillness.sleep(_RECOUNT_S)
 
+    async def _resume(self) -> None:
+        """Go on recording when a store that failed for long works again."""
+        assert self._fs is not None
+        resuming = self._fs.resuming
+        while True:
+            await self._stillness.sleep(_RESUME_S)
+            if resuming.is_due and await trio.to_thread.run_sync(resuming.works):
+                again_s = resuming.resume()
+                self._fs.count.again()
+                await trio.sleep(again_s or 0)
+
+    async def _give_back(self) -> None:
+        """Give back memory that nothing needs: after the scan, and when it becomes still after something was recorded."""
+        assert self._fs is not None
+        recorder, given = self._fs.recorder, None
+        while True:
+            if given is None or (self._stillness.is_there and given != recorder.committed):
+                given = recorder.committed
+                await trio.to_thread.run_sync(give_back, self._store.path / INDEX_NAME)
+            await self._stillness.sleep(_GIVE_BACK_S)
+
     async def _tick(self) -> None:
         """Capture what stays open; a file is captured at most a quarter of the interval late."""
         assert self._fs is not None
@@ -197,4 +227,7 @@ class Service:
         while True:
             # While nothing is dirty, nothing will be due before a whole interval has gone by.
             await self._stillness.sleep(interval_s / 4 if len(self._fs.captures) else interval_s)
-            self._fs.tick(interval_s * (_FEWER if self._budget.is_pressed else 1))
+            try:
+                self._fs.tick(interval_s * (_FEWER if self._budget.is_pressed else 1))
+            except Exception:  # the edge: an error here would end the mount for everybody
+                log.exception("what stays open is not recorded, by an internal error")

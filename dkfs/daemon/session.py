@@ -85,6 +85,8 @@ def _serve(
             on_commit=service.committed,
             on_drop=service.dropped,
             chunking=settings.chunking,
+            refuses=settings.on_store_error == "fail",
+            intent_bytes=_intent_limit(settings.budget),
         )
         fs = _file_system(settings, root_fd, store, recorder)
         service.start(fs)

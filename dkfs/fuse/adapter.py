@@ -333,6 +333,7 @@ class Operations(pyfuse3.Operations):
         if self._fs.is_read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         if self._recorder.is_full:
+            self._recorder.refuse_unrecorded()
             return self._slowly(self._recorder.wait_room)
         return None
 

@@ -41,7 +41,8 @@ class Awaited:
             return 0
         return (self.failure.errno if self.failure is not None else None) or errno.EIO
 
-    def _refuse_unrecorded(self) -> None:
+    def refuse_unrecorded(self) -> None:
+        """Raise OSError if changes are to be refused."""
         number = self.refusal
         if number:
             raise OSError(number, "the store fails, and changes are refused")
@@ -83,12 +84,12 @@ class Awaited:
 
         And if nothing is recorded, and that is to be told.
         """
-        self._refuse_unrecorded()
+        self.refuse_unrecorded()
         self._lost.refuse(node)
 
     def refuse_any_lost(self) -> None:
         """See refuse_lost(), of any node, and Lost.refuse_any()."""
-        self._refuse_unrecorded()
+        self.refuse_unrecorded()
         self._lost.refuse_any()
 
     def take_lost(self) -> frozenset[NodeId]:

@@ -51,19 +51,24 @@ class Collector:
         return max(self.nodes, len(self._names))
 
     def record(
-        self, writer: Writer, findings: Iterable[Finding], clock_ns: Callable[[], int]
+        self,
+        writer: Writer,
+        findings: Iterable[Finding],
+        clock_ns: Callable[[], int],
+        *,
+        kind: OpKind = OpKind.FOUND,
     ) -> Seq:
-        """Append one version with *findings*, if there are any; return the last version."""
+        """Append one version with *findings*, if there are any, or if it is a gap; return the last version."""
         nodes = self._states(writer, findings)
         first = next(nodes, None)  # or, without one, all findings were looked at
-        if first is None and not self._names:
+        if first is None and not self._names and kind is OpKind.FOUND:
             return writer.last
         last = writer.record(writer.last)
         time_ns = max(clock_ns(), last.operation.time_ns if last else 0)
         seq = Seq(writer.last + 1)
         writer.append(
             seq,
-            Operation(OpKind.FOUND, time_ns, NOBODY),
+            Operation(kind, time_ns, NOBODY),
             chain((first,) if first is not None else (), nodes),
             self._found_names(),
         )

@@ -15,7 +15,7 @@ from dkfs.store import Reader
 _COMM_MAX = 15  # bytes; the kernel cuts a command's name there
 
 _RETURNS = frozenset((OpKind.ROLLBACK, OpKind.UNDO, OpKind.REDO))
-_MANY = _RETURNS | {OpKind.FOUND}  # one operation, any number of names
+_MANY = _RETURNS | {OpKind.FOUND, OpKind.GAP}  # one operation, any number of names
 _MOVES = frozenset((OpKind.RENAME, OpKind.EXCHANGE))
 _TAGS = frozenset((OpKind.TAG, OpKind.UNTAG))
 _SIZED = frozenset((OpKind.WRITE, OpKind.TRUNCATE, OpKind.CREATE))

@@ -92,6 +92,9 @@ class Onlooker(Recorder):
         """It never is."""
         return False
 
+    def refuse_unrecorded(self) -> None:
+        """Nothing is refused here."""
+
     @property
     def refusal(self) -> int:
         """Nothing is refused here."""

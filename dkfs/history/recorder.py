@@ -5,7 +5,9 @@ was appended against the previous states, stores contents, and commits many oper
 transaction.  A position is committed only after all before it.
 """
 
+import errno
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -266,6 +268,9 @@ class Recorder(Awaited):
                 report = self._commit(batch)
             except (DkfsError, OSError) as exc:
                 self._failed(exc)
+                continue
+            except MemoryError:
+                self._failed(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
                 continue
             except Exception:  # an edge: who waits for this thread would wait for ever
                 log.exception("the recorder failed by an internal error")

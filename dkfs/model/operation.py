@@ -30,6 +30,7 @@ class OpKind(IntEnum):
     UNDO = 18
     REDO = 19
     FOUND = 20  # a difference found in the backing directory at a mount, or the first import
+    GAP = 21  # what the directory is after a time in which nothing could be recorded
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from weakref import WeakSet
 
 from dkfs.core.extents import Extents, Range, below
@@ -46,6 +46,11 @@ class Captures:
 
     def __len__(self) -> int:
         return len(self._dirty)
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether there are files with contents that could not be read, or not be recorded."""
+        return bool(self._missed)
 
     def opened(self, handle: Handle, size: int) -> None:
         """Note a handle for writing; *size* is the file's, in bytes, before it changes anything."""
@@ -221,7 +226,11 @@ class Captures:
         return frozen
 
     def mend(self) -> None:
-        """Capture all of the files whose last contents could not be recorded, for damage in what they build on."""
+        """Capture all of the files whose last contents could not be recorded, for damage in what they build on.
+
+        And of those that could not be read when they were closed.
+        """
+        self._mend_missed()
         lost = self._journal.recorder.take_lost()
         if not lost:
             return
@@ -233,6 +242,17 @@ class Captures:
                 self._capture_all_of(inode)
             except (OSError, DkfsError) as exc:
                 log.warning("%s cannot be recorded: %s", os.fsdecode(inode.name), exc)
+
+    def _mend_missed(self) -> None:
+        if not self._missed:
+            return
+        for inode in self._table.known():
+            if inode.id not in self._missed or inode.handles or inode.unlinked:
+                continue  # what is open is captured by and by
+            try:
+                self._capture_all_of(inode)
+            except (OSError, DkfsError, MemoryError) as exc:
+                log.debug("%s cannot be recorded yet: %s", os.fsdecode(inode.name), exc)
 
     def _capture_all_of(self, inode: Inode) -> None:
         if inode.handles:
@@ -283,8 +303,19 @@ class Captures:
             handle.is_halfway = False  # if there is no rest, it is put off once only
         return bool(halves) and self._dirty[inode] > at_the_latest
 
+    def recorded_all(self, sizes: Mapping[Inode, int]) -> None:
+        """Note that everything is recorded as it is now; *sizes* are those of the files open for writing."""
+        for inode, size in sizes.items():
+            inode.recorded_size = size
+            for handle in inode.handles or ():
+                handle.dirty.clear()
+                handle.wrote = False
+        self._dirty.clear()
+        self._missed.clear()
+
     def capture_all(self, *, unasked: bool = False) -> None:
         """Capture every dirty file; what cannot be stays dirty.  See capture()."""
+        self._mend_missed()
         self.capture_due(0.0, unasked=unasked)
 
     def refuse_uncaptured(self, what: str) -> None:

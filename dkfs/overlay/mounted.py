@@ -16,6 +16,7 @@ from dkfs.overlay.modes import Modes
 from dkfs.overlay.names import Names
 from dkfs.overlay.origin import groups_of
 from dkfs.overlay.passed import PassedCaptures
+from dkfs.overlay.resuming import Resuming
 from dkfs.overlay.rollback import Rollback
 from dkfs.overlay.tags import Tags
 from dkfs.overlay.virtual import Virtual
@@ -49,11 +50,10 @@ class FileSystem:
         *large_above* bytes is counted as large.  *is_read_only*: nothing is changed here, but perhaps by others,
         and *recorder* is an Onlooker.  *io*: how files are served, where the kernel grants it.
         """
-        self.recorder = recorder
+        self.recorder, self.store = recorder, store
         self.is_read_only = is_read_only
         # How long the kernel may believe what it was told of names and attributes.
         self.valid_s = 0.0 if is_read_only else FOREVER_S
-        self.store = store
         self.table = _table(root_fd, recorder, clock_ns, is_shared=is_read_only)
         self.forgotten = Forgotten(self.table)
         self.journal = Journal(recorder, store, self.table)
@@ -76,6 +76,7 @@ class FileSystem:
             is_read_only=is_read_only,
         )
         self.tags = Tags(self.captures, recorder, store)
+        self.resuming = Resuming(self.table, self.captures, recorder, store)
         self.rollback = Rollback(self.table, self.journal, self.captures, recorder, store)
         self.virtual = Virtual(
             store, name=reserved, tags=self.tags, clock_ns=clock_ns, groups=groups_of
@@ -98,6 +99,8 @@ class FileSystem:
 
     def close(self) -> bool:
         """Record everything that was written, let go; return whether all of it is in the store."""
+        if self.resuming.is_due and self.resuming.works():
+            self.resuming.resume()
         self.captures.capture_all()
         self.recorder.flush()  # then it is known what builds on damage
         self.captures.mend()

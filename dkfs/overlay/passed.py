@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dkfs.core.io_mode import OpenKind
 from dkfs.errors import DkfsError
@@ -166,6 +166,12 @@ class PassedCaptures(Captures):
             watch.settled(self.unseen.stamp_now(fd) if is_same else None)
 
         return settle
+
+    def recorded_all(self, sizes: Mapping[Inode, int]) -> None:
+        """See Captures."""
+        super().recorded_all(sizes)
+        for inode in sizes:
+            self.rolled_back(inode)
 
     def rolled_back(self, inode: Inode) -> None:
         """Note that the contents of *inode* are others now, and recorded."""

@@ -31,7 +31,6 @@ from dkfs.store.rows import FORMAT, FORMAT_KEY, INTENT_FORMAT, OLD_FORMAT, unsea
 INDEX_NAME: Final = "index.lmdb"
 OLD_TABLES: Final = ("meta", "log", "nodes", "names", "blobs", "tags", "moves")  # of OLD_FORMAT
 TABLES: Final = (*OLD_TABLES, "segments")
-
 _MAP_SIZES: Final = tuple(1 << bits for bits in (38, 36, 34, 32, 30))  # bytes; address space only
 _MAX_READERS: Final = 126  # as LMDB has it; its table takes 64 bytes for each
 
@@ -76,13 +75,9 @@ class Index:
             raise index_error(exc) from exc
 
     def check_there(self) -> None:
-        """Raise StoreError if what is open is not what has its name any more: nobody would find what is committed."""
-        try:
-            status = os.stat(self.path)
-        except OSError as exc:
-            raise StoreError(f"store {self.path.parent} is gone: {exc.strerror}") from exc
-        if (status.st_dev, status.st_ino) != self._identity:
-            raise StoreError(f"store {self.path.parent} is gone: another one has its name")
+        """Raise StoreError or StoreFormatError if what is open has not its name any more: nobody would find it."""
+        if check_file(self.path) != self._identity:
+            raise StoreError(f"store {self.path.parent} is gone")
 
     def meta(self, key: bytes) -> bytes | None:
         """Return the row *key* of the table meta; raises CorruptError, StoreError."""

@@ -7,6 +7,7 @@ the file is only for the message. The file is never removed: a lock on an unlink
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -43,7 +44,8 @@ class StoreLock:
         """Let the next writer in."""
         if self._fd >= 0:
             # The pid must go before the lock does, or it could wipe out the next holder's.
-            os.ftruncate(self._fd, 0)
+            with suppress(OSError):  # of a disk that became read-only: it is for messages only
+                os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = -1
 

@@ -124,6 +124,7 @@ class Transaction(Reader):
 
     def _commit(self) -> None:
         side = self._side
+        self._index.check_there()
         if self._next_node != self._committed_next_node:
             self._keep("meta", NEXT_NODE_KEY, SEQ.pack(self._next_node))
         if self._forgotten != self._committed_forgotten:

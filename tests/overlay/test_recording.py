@@ -120,6 +120,7 @@ class Stuck:
 
 
 @pytest.mark.expect_logs("the store failed|could not be recorded")
+@pytest.mark.expect_logs("recording goes on")
 def test_a_failing_store_does_not_keep_an_application_from_truncating(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_failing_store_does_not_keep_an_application_from_truncating(
 
 
 @pytest.mark.expect_logs("the store failed|could not be recorded")
+@pytest.mark.expect_logs("recording goes on")
 def test_after_recording_has_stopped_nothing_is_remembered_for_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,8 @@ class Dispatcher:
             return number if 0 < number <= _ERRNO_MOST else errno.EIO
         if isinstance(exc, OverflowError):
             return errno.EINVAL  # a number that fits no system call: the kernel sends none
+        if isinstance(exc, MemoryError):
+            return errno.ENOMEM
         self._meter.count_internal_error()
         log.error("%s failed, the application gets EIO", name, exc_info=exc)
         return errno.EIO
@@ -199,7 +201,10 @@ class Dispatcher:
 
         return Deferred(unique, finish, pid=self._request.pid if answer.can_be_given_up else None)
 
-    def _held(self, request: Request) -> Held:
+    def _held(self, request: Request) -> Held | bytes:
+        number = self._recorder.refusal
+        if number:
+            return refusal(request.unique, number)
         copy = bytes(request.view[: request.size])
         return Held(request.unique, copy, self._recorder.wait_room, self._finished, pid=request.pid)
 

@@ -1,0 +1,273 @@
+"""The ladder: what a mount does when its store, its directory or its machine fails, step by step, and back again.
+
+At each step three agree: the application is served, the metrics and the log say what is so, and the history holds what
+it says it holds.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from dkfs.store import Store
+from dkfs.store.check import check
+from tests.disks import loop
+from tests.mounting import PATIENCE_S, Mounted
+
+pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
+
+MIB = 1 << 20
+_QUEUE = 128  # MiB of contents that may wait
+
+
+@pytest.fixture
+def disk(open_dir: Path, needs_root: None) -> Iterator[Path]:
+    """Mount an ext4 of 24 MiB."""
+    with loop(open_dir, "disk", 24) as point:
+        yield point
+
+
+class Ladder:
+    """A mount and what it says of itself; a context manager, checked at its end."""
+
+    def __init__(self, place: Mounted, store: Path, *options: str) -> None:
+        self.place = Mounted(place.base, place.state_dir, place.mountpoint, store)
+        self.top = place.mountpoint
+        self.log = place.base / "log"
+        self._socket = place.base / "metrics"
+        self._options = (f"log_file={self.log}", "reserve=0", *options)
+
+    def __enter__(self) -> Self:
+        words = ("mount", self.place.state_dir, self.top, "--store", self.place.store)
+        options = ("-o", ",".join(self._options))
+        self.place.dkfs(*words, "--metrics-addr", f"unix:{self._socket}", *options)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.place.mounted:
+            self.place.dkfs("umount", self.top)
+
+    def _ask(self, path: str) -> str:
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(os.fspath(self._socket))
+            asking.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            return b"".join(iter(lambda: asking.recv(65536), b"")).decode()
+
+    def says(self, *, with_status: bool = True) -> tuple[str, bool, bool]:
+        """Return what dkfs_recording is, whether it is healthy, and what its status says of recording."""
+        (metric,) = (
+            line.split()[1]
+            for line in self._ask("/metrics").splitlines()
+            if line.startswith("dkfs_recording ")
+        )
+        is_healthy = " 200 " in self._ask("/healthz").splitlines()[0]
+        if not with_status:  # which is found in the store
+            return metric, is_healthy, is_healthy
+        status = self.place.dkfs("status", "--json", check=False).stdout
+        return metric, is_healthy, '"recording": true' in status
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write and sync a file as an application."""
+        with (self.top / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of all versions, the oldest first."""
+        lines = self.place.dkfs("log", "--json").stdout.splitlines()
+        return [str(json.loads(line).get("operation")) for line in lines if "operation" in line][
+            ::-1
+        ]
+
+    def expect(self, files: dict[str, bytes]) -> None:
+        """Fail unless directory and last version hold exactly *files*, and the store is sound."""
+        self.place.flush()
+        found = {name: (self.place.state_dir / name).read_bytes() for name in files}
+        assert found == files
+        assert sorted(os.listdir(self.place.state_dir)) == sorted(files)
+        target = self.place.base / "restored"
+        self.place.dkfs("restore", "latest", "--target", target)
+        assert {path.name: path.read_bytes() for path in target.iterdir()} == files
+        shutil.rmtree(target)
+        with Store.open(self.place.store, writable=False) as store:
+            assert list(check(store, read_data=True)) == []
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def refused(what: Callable[[], object]) -> int | None:
+    """Do *what* until it is refused; return the errno."""
+    while True:
+        try:
+            what()
+        except OSError as exc:
+            return exc.errno
+
+
+@contextlib.contextmanager
+def filled(disk: Path) -> Iterator[None]:
+    """Leave no room on *disk*."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (MIB, 4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+        os.fsync(file.fileno())
+    yield
+    ballast.unlink()
+
+
+RECORDING, NOT = ("1.0", True, True), ("0.0", False, False)
+
+
+def test_a_full_store_stops_versions_and_nothing_else_and_loses_none(
+    unmounted: Mounted, disk: Path
+) -> None:
+    with Ladder(unmounted, disk / "store") as ladder:
+        ladder.write("before", b"1")
+        assert ladder.says() == RECORDING
+        large = os.urandom(2 * MIB)
+        with filled(disk):
+            ladder.write("during", large)
+            ladder.write("also", b"2")
+            assert ladder.says() == NOT
+            assert ladder.log.read_text().count("the store failed, versions are not recorded") == 1
+        until(lambda: ladder.says() == RECORDING)
+
+        assert "recording goes on" in ladder.log.read_text()
+        assert "gap" not in ladder.kinds()
+        ladder.expect({"before": b"1", "during": large, "also": b"2"})
+
+
+def test_after_a_store_was_full_for_long_recording_resumes_with_a_gap(
+    unmounted: Mounted, disk: Path
+) -> None:
+    files = {f"f{n}": bytes([n]) * MIB for n in range(_QUEUE + 4)}
+    with Ladder(unmounted, disk / "store") as ladder:
+        ladder.write("f0", b"before")
+        with filled(disk):
+            ladder.write("f0", os.urandom(2 * MIB))
+            for name, data in files.items():
+                (ladder.top / name).write_bytes(data)
+            until(lambda: "are dropped; recording stops" in ladder.log.read_text())
+            assert ladder.says() == NOT
+            assert ladder.place.dkfs("tag", "now", check=False).returncode != 0
+        until(lambda: ladder.says() == RECORDING)
+
+        assert ladder.kinds()[-1] == "gap"
+        ladder.expect(files)
+        ladder.write("after", b"3")
+        ladder.expect({**files, "after": b"3"})
+
+
+@pytest.mark.parametrize("engine", ["kernel", "pyfuse3"])
+def test_with_fail_nothing_is_changed_that_cannot_be_recorded(
+    unmounted: Mounted, disk: Path, engine: str
+) -> None:
+    options = ("on_store_error=fail", f"engine={engine}")
+    with Ladder(unmounted, disk / "store", *options) as ladder:
+        ladder.write("before", b"1")
+        large = os.urandom(2 * MIB)
+        with filled(disk):
+            assert refused(lambda: ladder.write("during", large)) in {errno.ENOSPC, errno.EIO}
+            for change in (
+                lambda: (ladder.top / "other").write_bytes(b"x"),
+                (ladder.top / "before").unlink,
+                lambda: (ladder.top / "before").rename(ladder.top / "moved"),
+            ):
+                with pytest.raises(OSError, match=r"No space left|Input/output"):
+                    change()
+            assert (ladder.top / "before").read_bytes() == b"1"
+            assert ladder.says() == NOT
+        until(lambda: ladder.says() == RECORDING)
+
+        ladder.write("other", b"2")
+        assert "gap" not in ladder.kinds()
+        ladder.expect({"before": b"1", "during": large, "other": b"2"})
+
+
+def test_a_store_whose_disk_becomes_read_only_costs_versions_only(
+    unmounted: Mounted, disk: Path
+) -> None:
+    device = next(
+        line.split()[0]
+        for line in Path("/proc/mounts").read_text().splitlines()
+        if str(disk) in line
+    )
+    with Ladder(unmounted, disk / "store") as ladder:
+        ladder.write("before", b"1")
+        Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("a test")
+        ladder.write("during", b"2")
+
+        assert ladder.says() == NOT
+        assert (unmounted.state_dir / "during").read_bytes() == b"2"
+        ladder.place.dkfs("umount", ladder.top, check=False)
+    assert "internal error" not in ladder.log.read_text()
+
+
+def test_a_store_that_is_removed_is_not_recorded_into(unmounted: Mounted) -> None:
+    with Ladder(unmounted, unmounted.store) as ladder:
+        ladder.write("before", b"1")
+        assert ladder.says() == RECORDING
+        away = unmounted.base / "away"
+        unmounted.store.rename(away)
+        ladder.write("during", b"2")
+        assert ladder.says(with_status=False) == NOT
+        assert (unmounted.state_dir / "during").read_bytes() == b"2"
+        away.rename(unmounted.store)
+        until(lambda: ladder.says() == RECORDING)
+
+        ladder.expect({"before": b"1", "during": b"2"})
+
+
+def test_a_directory_without_room_says_so_and_what_landed_is_recorded(
+    unmounted: Mounted, disk: Path
+) -> None:
+    state = disk / "state"
+    state.mkdir()
+    place = Mounted(unmounted.base, state, unmounted.mountpoint, unmounted.store)
+    with Ladder(place, unmounted.store) as ladder:
+        with filled(disk):
+            with (ladder.top / "f").open("wb", buffering=0) as file:
+                assert refused(lambda: file.write(bytes(65536))) == errno.ENOSPC
+        landed = (state / "f").read_bytes()
+        assert ladder.says() == RECORDING
+        ladder.write("g", b"2")
+
+        ladder.expect({"f": landed, "g": b"2"})
+
+
+def test_a_daemon_without_memory_refuses_what_needs_it_and_goes_on(unmounted: Mounted) -> None:
+    with Ladder(unmounted, unmounted.store) as ladder:
+        ladder.write("before", b"1")
+        pid = ladder.place.daemon_pid
+        size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        limit = resource.prlimit(pid, resource.RLIMIT_AS)
+        resource.prlimit(pid, resource.RLIMIT_AS, (size, limit[1]))
+        try:
+            for n in range(40):
+                with contextlib.suppress(OSError):
+                    (ladder.top / f"f{n}").write_bytes(bytes([n]) * MIB)
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_AS, limit)
+        until(lambda: ladder.says() == RECORDING)
+        ladder.write("after", b"2")
+
+        names = sorted(os.listdir(unmounted.state_dir))
+        ladder.expect({name: (unmounted.state_dir / name).read_bytes() for name in names})
