@@ -27,6 +27,7 @@ from dkfs.overlay import backing
 from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Store, is_absent
 from dkfs.store.compact import compact_small
+from dkfs.store.intent import LIMIT, RECORD_LIMIT
 from dkfs.store.segments import SEGMENT_LIMIT
 
 log = logging.getLogger(__name__)
@@ -183,6 +184,13 @@ def _segment_limit(budget: int | None) -> int:
     if budget is None:
         return SEGMENT_LIMIT
     return min(SEGMENT_LIMIT, max(_SEGMENT_LEAST, budget // _SEGMENTS))
+
+
+def _intent_limit(budget: int | None) -> int:
+    """Return the size that the intent log may have."""
+    if budget is None:
+        return LIMIT
+    return min(LIMIT, max(RECORD_LIMIT, budget // _SEGMENTS))
 
 
 def identity_of(fd: int) -> bytes:

@@ -7,6 +7,7 @@ finds that the one before him has written down his too.
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -20,6 +21,8 @@ from dkfs.model.ids import Seq
 from dkfs.store import Store
 from dkfs.store.intent import LIMIT, PAYLOAD_LIMIT, IntentFile, Span, remove_intents
 
+# Who reads the store sees it by then, or asks: see Asking.
+VISIBLE_S: Final = 0.2
 _MOST: Final = 256  # operations in one record: more are committed as fast as they are written here
 
 log = logging.getLogger(__name__)
@@ -53,7 +56,8 @@ class IntentLog:
         self._file: IntentFile | None = None
         self.is_known = False  # the index says that there may be an intent log
         self.is_allowed = False  # it is, and nothing is the matter with it
-        self.is_tight = False  # what is here should be committed soon
+        self._is_tight = False  # there is not much room left
+        self._since_s: float | None = None  # there has been something that is not in the index
 
     # Called by the file system's thread.
 
@@ -69,6 +73,8 @@ class IntentLog:
 
     def write(self, seq: Seq) -> bool:
         """Write down everything up to version *seq*; return whether it is durable.  If not, wait for the commit."""
+        if self._written >= seq:
+            return True
         self._wanted = max(self._wanted, seq)
         with self._turn:
             if self._written >= seq:
@@ -95,6 +101,19 @@ class IntentLog:
             finally:
                 self._turn.release()
 
+    def is_due(self, now_s: float) -> bool:
+        """Return whether what is here should be in the index: it is long here, it is much, or somebody wants to see it."""
+        if self._since_s is None:
+            return False
+        if self._is_tight or now_s - self._since_s > VISIBLE_S:
+            return True
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            return self._file is not None and self._file.is_asked
+        finally:
+            self._turn.release()
+
     def drop(self) -> None:
         """Hear that what waits will not be committed, before it goes; in any thread."""
         self.is_allowed = False
@@ -110,7 +129,8 @@ class IntentLog:
             remove_intents(self._store.path)
             self._before_ns = time_ns
             self._written = self._wanted = seq
-            self.is_tight = False
+            self._is_tight = False
+            self._since_s = None
             self.is_allowed = self.is_known
 
     def close(self, *, is_complete: bool) -> None:
@@ -134,7 +154,9 @@ class IntentLog:
         self._written = max(self._written, committed)
         if self._file is not None:
             self._file.free(committed)
-            self.is_tight = self._file.is_tight
+            self._is_tight = self._file.is_tight
+            if self._file.is_empty:
+                self._since_s = None
 
     def _write(self, seq: Seq) -> bool:
         self._forget()
@@ -150,14 +172,16 @@ class IntentLog:
         if not self.is_allowed:
             return False  # drop() came meanwhile, and the contents may have gone
         if not self._file.append(Span(first, last, self._before_ns), payload):
-            self.is_tight = True
+            self._is_tight = True
             return False
         self._store.check_there()
         failpoint("intent.written")
         for _ in payload:
             self._before_ns = self._noted.popleft().time_ns
         self._written = last
-        self.is_tight = self._file.is_tight
+        self._is_tight = self._file.is_tight
+        if self._since_s is None:
+            self._since_s = time.monotonic()
         return last >= seq
 
     def _payload(self, first: Seq, seq: Seq) -> list[bytes]:

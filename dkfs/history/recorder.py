@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _AHEAD = 1024  # operations in which a rename of what is saved now is looked for
 _MOST_FDS = 128  # of contents that wait to be read
+_ASKED_S = 0.03  # between looks at whether somebody wants to see what was promised
 _RETRY_S = 1.0  # after a failed commit
 _DROP_S = 10.0  # that dropping the queue may take
 _CHUNKING = Chunking()
@@ -291,7 +292,7 @@ class Recorder(Awaited):
                 left_s = self._pace.wait_s(self._queue, time.monotonic())
                 if left_s <= 0:
                     break
-                self._condition.wait(timeout=left_s)
+                self._condition.wait(timeout=min(left_s, _ASKED_S))
             if self._queue:
                 # What has come by now goes into transactions without another wait.
                 self._due = max(self._due, self._queue[-1][0].seq)
@@ -301,7 +302,7 @@ class Recorder(Awaited):
         return (
             self._wanted > self.committed
             or self._closing
-            or self._intent.is_tight
+            or self._intent.is_due(time.monotonic())
             or self._is_over(2)
         )
 

@@ -6,6 +6,7 @@ that.  Records begin at multiples of a page, so that a write that is torn damage
 """
 
 import errno
+import fcntl
 import logging
 import mmap
 import os
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 from zlib import crc32
 
 from dkfs.errors import CorruptError, StoreError, StoreFormatError
@@ -26,6 +27,7 @@ INTENT_NAME: Final = "intent"
 PAGE: Final = 4096  # bytes; what disks write at once, or a multiple of it
 RECORD_LIMIT: Final = 1024 * 1024  # bytes of a record in the file
 LIMIT: Final = 64 * 1024 * 1024  # bytes of the file
+_KEPT: Final = 4 * 1024 * 1024  # bytes of it while nothing in it is needed
 _GROW: Final = (
     512 * 1024
 )  # bytes; room is written before it is used: then fdatasync has to note no size
@@ -126,6 +128,25 @@ class IntentFile:
             used.popleft()
         if not used:
             self._end = PAGE
+            if self._size > _KEPT:
+                with suppress(OSError):  # then it stays as long as it is
+                    os.ftruncate(self._fd, _KEPT)
+                    self._size = _KEPT
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing in it is needed."""
+        return not self._used
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody waits to see in the index what is here; see Asking."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
 
     @property
     def is_tight(self) -> bool:
@@ -202,6 +223,26 @@ def read_intents(store: Path, uuid: bytes) -> list[IntentRecord]:
         raise CorruptError(f"intent log {path} is of another store")
     found = (_record(data, at, key) for at in range(PAGE, len(data), PAGE))
     return sorted(record for record in found if record is not None)
+
+
+class Asking:
+    """Asks the writer of a store, for the length of the block, to commit what is in the intent log."""
+
+    def __init__(self, store: Path) -> None:
+        """Ask the writer of *store*; raises OSError if there is no log, or it cannot be read."""
+        self._fd = os.open(store / INTENT_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            # The writer looks from time to time whether he could have it for himself; he lets go at once.
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
 
 
 def set_aside(store: Path) -> Path:

@@ -2,21 +2,14 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from uuid import UUID, uuid4
 
-from dkfs.errors import (
-    CorruptError,
-    DkfsError,
-    ExistsError,
-    StoreBusyError,
-    StoreError,
-    StoreFormatError,
-)
+from dkfs.errors import DkfsError, ExistsError, StoreBusyError, StoreError, StoreFormatError
 from dkfs.failpoints import failpoint
 from dkfs.model.ids import BlobId
 from dkfs.store.blobs import BlobSource, Encoder, HashAlgo, hash_function
@@ -31,9 +24,10 @@ from dkfs.store.index import (
     open_index,
     verify_pages,
 )
-from dkfs.store.intent import IntentRecord, read_intents, remove_intents, set_aside
+from dkfs.store.intent import INTENT_NAME
 from dkfs.store.lock import LOCK_NAME, StoreLock
 from dkfs.store.opening import check_age, check_counters, measure_segments
+from dkfs.store.promised import Recover, await_writer, take_in
 from dkfs.store.reader import Reader
 from dkfs.store.rows import FORMAT, FORMAT_KEY, HASH_KEY, UUID_KEY, seal
 from dkfs.store.segment_reader import SegmentReader
@@ -65,7 +59,7 @@ log = logging.getLogger(__name__)
 class StoreSize:
     """How much room a store takes."""
 
-    index_bytes: int
+    index_bytes: int  # with the intent log
     segment_bytes: int
 
 
@@ -140,7 +134,7 @@ class Store:
         writable: bool,
         encoding: EncodingPolicy = DEFAULT,
         segment_limit: int = SEGMENT_LIMIT,
-        recover: "Recover | None" = None,
+        recover: Recover | None = None,
     ) -> Self:
         """Open the store at *path*; raises StoreError, StoreFormatError, StoreBusyError, CorruptError.
 
@@ -160,8 +154,10 @@ class Store:
             try:
                 store = cls(path, index, lock, encoding, segment_limit)
                 if writable:
-                    store._take_in_intent(recover)
+                    take_in(store, recover)
                     store.bury_quietly()
+                else:
+                    await_writer(store)
             except BaseException:
                 close_index(index)
                 raise
@@ -173,26 +169,6 @@ class Store:
             if isinstance(exc, OSError):
                 raise StoreError(f"store {path} cannot be opened: {exc.strerror}") from exc
             raise
-
-    def _take_in_intent(self, recover: "Recover | None") -> None:
-        """Have *recover* take in what is only in the intent log, and remove that; raises StoreError."""
-        try:
-            with self.read() as reader:
-                last = reader.last
-            records = [r for r in read_intents(self.path, self.uuid.bytes) if r.span.last > last]
-            if records and recover is None:
-                raise StoreError(
-                    f"store {self.path} has versions after {last} in its intent log only"
-                )
-            is_complete = not records or (recover is not None and recover(self, records))
-        except CorruptError as exc:
-            log.warning("what is only in the intent log is not recorded: %s", exc)
-            is_complete = False
-        with self.write() as writer:
-            writer.set_intent(allowed=False)
-        if not is_complete:
-            log.warning("the intent log is kept as %s", set_aside(self.path))
-        remove_intents(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -314,6 +290,8 @@ class Store:
             index_bytes = (self.path / INDEX_NAME).stat().st_size
         except OSError as exc:
             raise StoreError(f"store {self.path} cannot be read: {exc.strerror}") from exc
+        with suppress(FileNotFoundError):
+            index_bytes += (self.path / INTENT_NAME).stat().st_size
         return StoreSize(index_bytes, sum(self.segment_sizes().values()))
 
     def segment_sizes(self) -> dict[int, int]:
@@ -343,10 +321,6 @@ class Store:
     def hash(self, data: bytes) -> BlobId:
         """Return the id that names *data* in this store."""
         return BlobId(self._hash(data))
-
-
-# Commits what the records of an intent log have that the store has not; returns whether that is all they have.
-Recover = Callable[[Store, Sequence[IntentRecord]], bool]
 
 
 def _meta(index: Index, key: bytes) -> bytes:
