@@ -190,28 +190,6 @@ class MappedReads(_WarmReads):
         return pages / hammer("map", place / "file", self.count)
 
 
-class FsyncLatency(Workload):
-    name = "fsync"
-    title = "4 KiB write + fsync, median"
-    unit = "ms"
-    more_is_better = False
-    counts = (300, 50, 3)
-
-    def run(self, place: Path, peer: Peer) -> float:
-        data = _noise(self.count * 4 * KIB, seed=3)
-        taken = []
-        fd = os.open(place / "file", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            for start in range(0, len(data), 4 * KIB):
-                with Stopwatch() as watch:
-                    os.pwrite(fd, data[start : start + 4 * KIB], start)
-                    os.fsync(fd)
-                taken.append(watch.s * 1000)
-        finally:
-            os.close(fd)
-        return median(taken)
-
-
 class Capture(Workload):
     """From close() to the moment when a reader of the store sees the version."""
 

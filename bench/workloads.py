@@ -5,7 +5,6 @@ from bench.workload_daemon import Idle, Memory, MemoryOfAMillion
 from bench.workload_data import (
     Capture,
     CaptureOfPart,
-    FsyncLatency,
     MappedReads,
     RandomReads4K,
     RandomWrites4K,
@@ -32,6 +31,7 @@ from bench.workload_programs import (
     Untar,
     UntarXz,
 )
+from bench.workload_syncs import FsyncLatency, FsyncTogether
 
 WORKLOADS: tuple[type[Workload], ...] = (
     SequentialWrites4K,
@@ -56,6 +56,7 @@ WORKLOADS: tuple[type[Workload], ...] = (
     SqliteDelete,
     FindSize,
     FsyncLatency,
+    FsyncTogether,
     Capture,
     CaptureOfPart,
     Idle,
