@@ -23,7 +23,7 @@ def remove(run: str, *places: Path) -> list[str]:
     """End the processes of dkfs that *run*, or a part of it, started, and empty *places*; say what there was."""
     left = []
     for pid, command in _processes(run):
-        if not wait_for_end(pid, seconds=2):  # what was told to end may still be on its way
+        if not wait_for_end(pid, seconds=10):  # what was told to end may still be on its way
             os.kill(pid, signal.SIGKILL)
             left.append(f"process {pid}: {command}")
     for place in places:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FS_TYPE = b"fuse.dkfs"
-PATIENCE_S = 20  # for a daemon to end; reached only when something is broken
+PATIENCE_S = 60  # for a daemon to end; reached only when something is broken
 
 
 def dkfs(

@@ -1,9 +1,9 @@
 """The entry point: finding the command, one-line errors, exit statuses, help."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -63,12 +63,12 @@ def test_help_imports_neither_the_loop_nor_the_store() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_help_answers_in_a_quarter_of_a_second() -> None:
+def test_help_takes_a_quarter_of_a_second_of_the_processor() -> None:
     def seconds() -> float:
-        begun = time.monotonic()
-        process = start("--help")
-        process.communicate(timeout=10)
-        return time.monotonic() - begun
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start("--help").communicate(timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
     assert min(seconds() for _ in range(5)) <= 0.25
 

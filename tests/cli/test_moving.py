@@ -37,6 +37,8 @@ sys.exit(main(sys.argv[1:]))
 
 Words = list[str | Path]
 
+KILLS = 20
+
 
 def run(words: Words, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
@@ -165,10 +167,14 @@ def test_killed_at_any_moment_the_target_is_a_prefix_and_goes_on(
         parts: set[int] = set()  # versions up to which a killed run came
         until = time.monotonic() + 300
         while time.monotonic() < until:
+            begun = time.monotonic()
             token = run(["receive", "--token", "--store", target]).stdout.decode().strip()
+            start_s = time.monotonic() - begun
             delays = [0.0, 0.0]
-            if kills < 30:
-                delays = [rng.choice((0, 1, 1)) * rng.uniform(0.01, 0.7) for _ in delays]
+            if (
+                kills < KILLS
+            ):  # from before it has begun to when it may have ended, however fast this machine is
+                delays = [rng.choice((0, 1, 1)) * rng.uniform(0.05, 4) * start_s for _ in delays]
                 kills += any(delays)
             sender = start(delays[0], "send", "--resume", token, "--store", path)
             receiver = start(delays[1], "receive", "--store", target, stdin=sender.stdout)
@@ -178,9 +184,9 @@ def test_killed_at_any_moment_the_target_is_a_prefix_and_goes_on(
             status = receiver.wait()
             if not is_absent(target):
                 parts.add(assert_prefix(history.store, target))
-            if status == 0 and kills >= 30:
+            if status == 0 and kills >= KILLS:
                 break
             if status == 0:
                 shutil.rmtree(target)
         assert_equal(history.store, target)
-        assert len(parts) > 5
+        assert len(parts) > 3

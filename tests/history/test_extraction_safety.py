@@ -27,7 +27,7 @@ from tests.history.restoring import (
 )
 from tests.history.test_materialise import World, world
 from tests.history.trees import ACL_ACCESS, picture
-from tests.mounting import CHECKOUT
+from tests.mounting import CHECKOUT, PATIENCE_S
 
 __all__ = ["world"]
 
@@ -208,7 +208,7 @@ def test_a_restore_that_is_killed_leaves_whole_files_and_is_continued(
         process = subprocess.Popen(
             words, env=dict(os.environ, PYTHONPATH=str(CHECKOUT)), stdout=subprocess.DEVNULL
         )
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE_S
         enough = names_in(target) + rng.randrange(1, 60)
         while names_in(target) < enough and process.poll() is None:
             assert time.monotonic() < until

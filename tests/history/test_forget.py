@@ -257,6 +257,7 @@ def test_contents_of_a_state_can_be_forgotten_but_not_those_of_the_newest_versio
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_five_thousand_versions_a_second_are_forgotten(tmp_path: Path) -> None:
     count = 20_000
     Store.create(tmp_path / "store")

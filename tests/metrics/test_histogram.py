@@ -19,9 +19,9 @@ def test_an_observation_costs_less_than_a_microsecond() -> None:
     histogram = Histogram([bound / 1000 for bound in range(1, 18)])
 
     def cost_s() -> float:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         for _ in range(10_000):
             histogram.observe(0.0042)
-        return (time.perf_counter() - begun) / 10_000
+        return (time.thread_time() - begun) / 10_000
 
     assert min(cost_s() for _ in range(5)) < 1e-6

@@ -19,7 +19,7 @@ from tests.mounting import CHECKOUT, Mounted
 
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 # ---- many

@@ -8,7 +8,7 @@ import pytest
 
 from dkfs.history.tree import Tree
 from dkfs.store import Store
-from tests.mounting import Mounted
+from tests.mounting import PATIENCE_S, Mounted
 
 pytestmark = pytest.mark.mount
 
@@ -56,7 +56,7 @@ def test_fsync_of_a_file_that_builds_on_damage_fails_until_the_file_is_recorded_
 
     with pytest.raises(OSError, match=os.strerror(errno.EIO)) as failed:
         os.fsync(fd)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not is_synced(fd) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.close(fd)

@@ -159,6 +159,7 @@ def test_a_daemon_that_is_killed_while_it_forgets_leaves_a_sound_store(mounted: 
     assert_sound(mounted.store)
 
 
+@pytest.mark.alone
 def test_the_mount_ends_at_once_though_versions_are_being_forgotten(mounted: Mounted) -> None:
     work(mounted.mountpoint, 300)
     mounted.flush()
@@ -181,6 +182,7 @@ def test_the_mount_ends_at_once_though_versions_are_being_forgotten(mounted: Mou
     assert_sound(mounted.store)
 
 
+@pytest.mark.alone
 def test_writes_are_answered_while_versions_are_forgotten(mounted: Mounted) -> None:
     work(mounted.mountpoint, 400)
     mounted.flush()

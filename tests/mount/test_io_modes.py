@@ -53,7 +53,7 @@ def _recorded(place: Mounted, name: str) -> bytes:
 
 def _has(place: Mounted, name: str, content: bytes) -> bool:
     """Wait for the timer; return whether *content* is what is recorded."""
-    for _ in range(40):
+    for _ in range(300):
         if _recorded(place, name) == content:
             return True
         time.sleep(0.1)

@@ -16,7 +16,7 @@ import pytest
 
 from dkfs.daemon import control
 from dkfs.errors import StoreBusyError
-from tests.mounting import CHECKOUT, Mounted
+from tests.mounting import CHECKOUT, PATIENCE_S, Mounted
 
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
 
@@ -70,7 +70,7 @@ def start(place: Mounted, *words: str) -> subprocess.Popen[str]:
 
 def wait_for_child(place: Mounted) -> int:
     daemon = place.daemon_pid
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while (child := child_of(daemon)) is None:
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -145,7 +145,7 @@ def test_who_asked_and_went_away_leaves_nothing_running(mounted: Mounted) -> Non
     collection.kill()
     collection.communicate()
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             control.request(mounted.store, {"command": "gc"})
@@ -210,7 +210,7 @@ def test_a_budget_is_kept(unmounted: Mounted) -> None:
         number += 10
         most = max(most, segment_bytes(unmounted))
         time.sleep(0.1)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while segment_bytes(unmounted) > 1_500_000:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -240,7 +240,7 @@ def store_bytes(place: Mounted) -> int:
 
 
 def test_recording_does_not_pass_the_budget_however_fast_is_written(unmounted: Mounted) -> None:
-    with_budget(unmounted, "16M", "keep-last = 3")
+    with_budget(unmounted, "8M", "keep-last = 3")
     stop = threading.Event()
     sizes: list[int] = []
     data = b""
@@ -252,7 +252,7 @@ def test_recording_does_not_pass_the_budget_however_fast_is_written(unmounted: M
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        for number in range(60):  # as fast as it goes: 3.75 times the budget
+        for number in range(30):  # as fast as it goes: 3.75 times the budget
             data = random.Random(number).randbytes(1 << 20)
             (unmounted.mountpoint / f"f{number % 2}").write_bytes(data)
         unmounted.umount()
@@ -260,9 +260,9 @@ def test_recording_does_not_pass_the_budget_however_fast_is_written(unmounted: M
         stop.set()
         watcher.join()
 
-    assert max(sizes) <= 16 << 20
+    assert max(sizes) <= 8 << 20
     log = unmounted.dkfs("log", "--json").stdout.splitlines()
-    assert '"version": ' + str(60 * 2) not in log[-1]  # the oldest went
+    assert '"version": ' + str(30 * 2) not in log[-1]  # the oldest went
     unmounted.mount()
     assert (unmounted.mountpoint / "f1").read_bytes() == data
     assert unmounted.dkfs("check", "--read-data").returncode == 0
@@ -291,7 +291,7 @@ def test_a_policy_that_keeps_more_than_the_budget_is_told_and_recording_goes_on(
 ) -> None:
     with_budget(unmounted, "2M", "keep-last = 1000")
     write(unmounted, range(200))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     told: dict[str, object] = {}
     while told.get("over_budget_reason") != "policy":
         assert time.monotonic() < deadline, told
@@ -330,7 +330,7 @@ def test_on_a_full_disk_pruning_makes_room_and_recording_goes_on(full: Mounted) 
     assert number < 2000, "the disk was to become full"
 
     full.dkfs("prune", "--keep-last", "100")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while full.dkfs("status", check=False).returncode != 0:
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -19,7 +19,7 @@ from tests.mounting import Mounted
 
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
 
-OPERATIONS = 2000
+OPERATIONS = 800
 BATCH = 50
 
 
@@ -148,4 +148,4 @@ def test_every_version_of_random_operations_is_what_the_mount_was(
 def test_every_version_of_many_random_operations_is_what_the_mount_was(
     mounted: Mounted, request: pytest.FixtureRequest, run: int
 ) -> None:
-    check_random_operations(mounted, seeded(request), 4 * OPERATIONS)
+    check_random_operations(mounted, seeded(request), 10 * OPERATIONS)

@@ -65,6 +65,7 @@ def test_pages_do_not_stay_as_they_were_before_an_asynchronous_direct_write(
     assert int(done.stdout) == 0
 
 
+@pytest.mark.alone
 def test_write_after_o_direct_was_taken_away_waits_at_most_once(mounted: Mounted) -> None:
     path = mounted.mountpoint / "file"
     path.write_bytes(bytes(50_000))

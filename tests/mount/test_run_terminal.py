@@ -37,6 +37,18 @@ class Terminal:
                 self._seen += os.read(self._fd, 4096).decode()
         self._seen = self._seen.partition(text)[2]
 
+    def wait_for_end(self) -> None:
+        """Wait until the shell, and all that it started, let go of the terminal."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            left_s = deadline_s - time.monotonic()
+            assert left_s > 0, "the shell does not end"
+            if select.select([self._fd], [], [], left_s)[0]:
+                try:
+                    os.read(self._fd, 4096)
+                except OSError:  # EIO
+                    return
+
 
 @contextmanager
 def terminal(*shell: str) -> Iterator[Terminal]:
@@ -77,6 +89,7 @@ def test_a_script_goes_on_with_the_terminal_afterwards(unmounted: Mounted) -> No
         shell.wait_for("got-one")
         shell.type("two\n")
         shell.wait_for("then-two")
+        shell.wait_for_end()
 
 
 def test_in_the_background_it_leaves_the_terminal_to_the_shell(unmounted: Mounted) -> None:
@@ -88,6 +101,7 @@ def test_in_the_background_it_leaves_the_terminal_to_the_shell(unmounted: Mounte
         shell.wait_for("shell-42")
         shell.wait_for("done")
         shell.type("wait; exit\n")
+        shell.wait_for_end()
 
 
 def test_stopped_at_the_terminal_the_shell_is_back_and_can_go_on(unmounted: Mounted) -> None:
@@ -103,3 +117,4 @@ def test_stopped_at_the_terminal_the_shell_is_back_and_can_go_on(unmounted: Moun
         shell.type("one\n")
         shell.wait_for("got-one")
         shell.type("exit\n")
+        shell.wait_for_end()

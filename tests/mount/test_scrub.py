@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import time
 import urllib.request
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from dkfs.daemon.control import request
 from dkfs.store import Store
 from dkfs.store.segments import RECORD
-from tests.mounting import Mounted
+from tests.mounting import PATIENCE_S, Mounted
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
 
@@ -21,7 +22,7 @@ def scrub(mounted: Mounted, action: str, **members: object) -> dict[str, object]
     return request(mounted.store, {"command": "scrub", "action": action, **members})
 
 
-def wait_until_done(mounted: Mounted, seconds: float = 20) -> dict[str, object]:
+def wait_until_done(mounted: Mounted, seconds: float = PATIENCE_S) -> dict[str, object]:
     """Wait for the scrub that is under way; return what there is to know."""
     until_s = time.monotonic() + seconds
     while (answer := scrub(mounted, "status"))["scrub_running"]:
@@ -103,7 +104,7 @@ def test_a_scrub_ends_with_its_mount(mounted: Mounted, how: str) -> None:
     else:
         mounted.kill()
 
-    until_s = time.monotonic() + 5
+    until_s = time.monotonic() + PATIENCE_S
     while scrubbers(mounted.store):
         assert time.monotonic() < until_s
         time.sleep(0.05)
@@ -139,7 +140,8 @@ def test_a_scrub_that_is_killed_is_said_to_be(mounted: Mounted) -> None:
 def test_damage_is_in_the_log_the_status_and_the_metrics(
     unmounted: Mounted, tmp_path: Path
 ) -> None:
-    port = 20_000 + os.getpid() % 20_000
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     log = tmp_path / "log"
     unmounted.dkfs(
         *("mount", unmounted.state_dir, unmounted.mountpoint),
@@ -176,7 +178,7 @@ def test_a_scrub_begins_by_itself_when_it_is_time(unmounted: Mounted) -> None:
 
     unmounted.mount("scrub_interval=1s")
 
-    until_s = time.monotonic() + 20
+    until_s = time.monotonic() + PATIENCE_S
     while scrub(unmounted, "status")["scrub_finished"] is None:
         assert time.monotonic() < until_s
         time.sleep(0.05)

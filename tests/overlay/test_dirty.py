@@ -2,6 +2,7 @@
 
 import os
 import random
+import threading
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +12,8 @@ import pytest
 from dkfs.core.chunking import MIB
 from dkfs.core.manifest_update import build
 from dkfs.history import reading
-from dkfs.history.puts import Counts, Puts
 from dkfs.history.commit import Commit
+from dkfs.history.puts import Counts, Puts
 from dkfs.history.tree import Tree
 from dkfs.model.ids import Seq
 from dkfs.model.node import Chunk
@@ -20,6 +21,7 @@ from dkfs.model.operation import NOBODY, Operation, OpKind
 from dkfs.overlay.attributes import NewAttributes
 from tests.overlay.world import ME, World
 
+PATIENCE_S = 60
 CHUNK = 65_536
 PAGE = 4096
 
@@ -191,8 +193,27 @@ def emptied_first(world: World, data: bytes) -> None:
 
 
 def renamed_over(world: World, data: bytes) -> None:
+    """What the name does not tell, the rename does, if the recorder has not begun: test_pace.py says how long it waits."""
+    is_renamed = threading.Event()
+
+    def wait(size: int) -> int:
+        assert is_renamed.wait(PATIENCE_S)
+        return 1 << 40
+
+    world.recorder.ask_first(wait)
     world.fs.files.release(world.create(b"unlike any name", data))
     world.fs.names.rename(world.root, b"unlike any name", world.root, b"file", 0, ME)
+    is_renamed.set()
+
+
+def renamed_over_after_it_was_recorded(world: World, data: bytes) -> None:
+    """What the first save of a program that is slow, with names that tell nothing, costs, tells where the next goes."""
+    for each in (data[:-10], data):
+        name = b"unlike any name" if each is data else b"unlike some one"
+        world.fs.files.release(world.create(name, each))
+        assert world.recorder.flush()
+        world.fs.names.rename(world.root, name, world.root, b"file", 0, ME)
+        assert world.recorder.flush()
 
 
 def synced_and_renamed_over(world: World, data: bytes) -> None:
@@ -247,6 +268,17 @@ def test_a_file_saved_anew_stores_only_what_is_new(
     new = changed(data)
 
     assert grown(world, lambda: save(world, new)) < 12_000
+    assert world.read(b"file") == new
+
+
+def test_a_file_renamed_over_after_it_was_recorded_stores_the_parts_that_changed_once(
+    world: World,
+) -> None:
+    data = random.Random(7).randbytes(MIB)
+    world.fs.files.release(world.create(b"file", data))
+    new = changed(data)
+
+    assert grown(world, lambda: renamed_over_after_it_was_recorded(world, new)) < MIB // 4
     assert world.read(b"file") == new
 
 

@@ -124,7 +124,7 @@ class Stuck:
 def test_a_failing_store_does_not_keep_an_application_from_truncating(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(captures, "_WAIT_S", 5.0)
+    monkeypatch.setattr(captures, "_WAIT_S", 60.0)
     stuck = Stuck(world, monkeypatch)
     number = world.create(b"file", os.urandom(9 * 1024 * 1024))
     world.fs.captures.capture_all()
@@ -132,7 +132,7 @@ def test_a_failing_store_does_not_keep_an_application_from_truncating(
     world.fs.attributes.set(world.inode(number), NewAttributes(size=0), number, ME)
 
     assert (world.state / "file").stat().st_size == 0
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 30.0
     stuck.fails = False
 
 

@@ -289,8 +289,8 @@ def test_killed_while_a_segment_is_given_up_by_pieces_nothing_is_lost(
 
 def test_a_smaller_index_takes_the_place_of_one_with_free_pages(path: Path) -> None:
     with Store.open(path, writable=True, segment_limit=SEGMENT_LIMIT) as store:
-        fill(store, range(1, 1001), size=100)
-        lose(store, 1, 900)
+        fill(store, range(1, 401), size=100)
+        lose(store, 1, 360)
         collect(store)
     before = (path / "index.lmdb").stat().st_size
 
@@ -301,8 +301,8 @@ def test_a_smaller_index_takes_the_place_of_one_with_free_pages(path: Path) -> N
     assert compact(path, max_unused=0.1) == 0
     assert sorted(os.listdir(path)) == ["LOCK", "index.lmdb", "index.lmdb-lock", "segments"]
     with Store.open(path, writable=True, segment_limit=SEGMENT_LIMIT) as store:
-        expect(store, range(901, 1001), size=100)
-        fill(store, range(1001, 1003), size=100)
+        expect(store, range(361, 401), size=100)
+        fill(store, range(401, 403), size=100)
         assert list(check(store, read_data=True)) == []
 
 

@@ -110,6 +110,7 @@ def small_disk(base: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", top], check=True)
 
 
+@pytest.mark.alone  # sync(2) waits for every disk
 def test_a_frozen_disk_keeps_only_who_writes(unmounted: Mounted) -> None:
     with small_disk(unmounted.base) as disk:
         place = Mounted(
@@ -122,7 +123,7 @@ def test_a_frozen_disk_keeps_only_who_writes(unmounted: Mounted) -> None:
             (place.mountpoint / "other").write_bytes(b"more")
             os.sync()
             # Whatever happens: who waits for a frozen disk cannot be killed, this process included.
-            thaw = ["sh", "-c", "sleep 10; exec fsfreeze --unfreeze $1", "sh", str(disk)]
+            thaw = ["sh", "-c", "sleep 30; exec fsfreeze --unfreeze $1", "sh", str(disk)]
             thawing = subprocess.Popen(thaw, stderr=subprocess.DEVNULL)
             subprocess.run(["fsfreeze", "--freeze", disk], check=True)
             append = ["sh", "-c", f"echo stuck >> {place.mountpoint}/file"]

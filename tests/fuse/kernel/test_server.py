@@ -25,7 +25,7 @@ from tests.fuse.kernel.kernel_side import CountingMeter
 from tests.fuse.kernel.wire import ROOT, Op
 from tests.overlay.world import World
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 NODE = 8
 FAILED = wire.OUT_HEADER.size  # bytes of a reply without a body
 

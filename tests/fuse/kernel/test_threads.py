@@ -9,7 +9,7 @@ from dkfs.fuse.kernel.notify import Notifier
 from dkfs.fuse.kernel.standin import StandIns
 from dkfs.fuse.kernel.workers import Workers
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Shortage:
