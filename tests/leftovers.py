@@ -13,10 +13,15 @@ VARIABLE = "DKFS_TEST_RUN"  # in the environment of every process that the tests
 
 def wait_for_processes(place: Path, *, seconds: float) -> None:
     """Wait for the processes that have *place* in their command line: who removes it must not be in their way."""
-    words = os.fsencode(place)
-    for pid in _pids():
-        if words in _read(pid, "cmdline") and not wait_for_end(pid, seconds=seconds):
+    for pid in processes_of(place):
+        if not wait_for_end(pid, seconds=seconds):
             return
+
+
+def processes_of(place: Path) -> list[int]:
+    """Return the processes that have *place* in their command line."""
+    words = os.fsencode(place)
+    return [pid for pid in _pids() if words in _read(pid, "cmdline")]
 
 
 def remove(run: str, *places: Path) -> list[str]:

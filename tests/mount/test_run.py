@@ -14,6 +14,7 @@ import pytest
 from dkfs.daemon import control
 from dkfs.history.tree import Tree
 from dkfs.store import Store
+from tests import leftovers
 from tests.mounting import CHECKOUT, Mounted, mounts_below, wait_for_end
 
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
@@ -46,6 +47,23 @@ def run(
         check=False,
         timeout=120,
     )
+
+
+def test_it_returns_when_the_daemon_has_ended(
+    unmounted: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DKFS_FAILPOINTS", "compact.copied=sleep(0.7)")
+
+    program = ("sh", "-c", "for n in $(seq 50); do echo $n >file; sync file; done")
+    # No pipe, which the daemon too would hold open.
+    with (unmounted.base / "said").open("w") as said:
+        done = subprocess.run(
+            words(unmounted, *program), env=environment(), stderr=said, check=False, timeout=120
+        )
+
+    assert leftovers.processes_of(unmounted.base) == []
+    assert done.returncode == 0
+    assert not (unmounted.store / "index.lmdb.new").exists()
 
 
 @contextmanager
