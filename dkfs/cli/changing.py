@@ -84,6 +84,8 @@ def make_tag(
         if "dry_run" in args:
             return seq
         members["version"] = str(seq)  # as it is meant here, in the local zone
+    elif "freeze" in args:
+        members["freeze"] = True
     if expires_ns is not None:
         members["expires_ns"] = expires_ns
     return ask_or(store, put, "hold" if is_hold else "tag", **members)

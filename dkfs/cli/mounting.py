@@ -138,7 +138,17 @@ def make_state_dir(settings: MountSettings) -> None:
 
     Raises UsageError if they lie in one another, StoreError if the store cannot be had: then nothing is made.
     """
-    if not os.path.lexists(settings.state_dir) and (settings.store / _INDEX).exists():
+    if _is_missing(settings.state_dir) and (settings.store / _INDEX).exists():
         check_apart(settings, mounting=False)
         with open_store(settings.store, writable=True):
             settings.state_dir.mkdir(parents=True)
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:  # a dead mount, say, which is detached later
+        return False
+    return False

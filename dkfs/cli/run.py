@@ -1,10 +1,17 @@
 """Run a program on a directory that never forgets: replay, mount, run, record, unmount.
 
     dkfs run [FLAGS] [--] COMMAND [ARGUMENT ...]
+    dkfs run --txn [FLAGS] [--] COMMAND [ARGUMENT ...]
 
 Brings --state-dir back from --store if it was lost, mounts dkfs over it (or at --mountpoint), runs COMMAND, forwards
 signals to it, and when it ends waits until everything is recorded.  Made to wrap the entry point of a container; as
 process 1 it also reaps what COMMAND leaves behind.  Root's mount is open to other users, as the directory was.
+
+With --txn the version before COMMAND is held, and if COMMAND fails (an exit status other than 0, or a signal) the mount goes
+back to it; the rollback is a version like any other, `dkfs undo` takes it back.  Where a mount uses the store already (that
+of --store, DKFS_STORE, or the one that the current directory lies in), COMMAND runs on that one.  There is no isolation:
+others see at once what COMMAND does, and what they do meanwhile goes back with it.  If dkfs itself is killed, nothing is
+taken back and the hold txn-TIME-PID stays: `dkfs rollback` to it, and `dkfs release` it.
 
 exit status:
   that of COMMAND, 128 + N if signal N ended it, 127 if it is not there, 126 if it cannot be executed;
@@ -13,7 +20,10 @@ exit status:
 
 import argparse
 import os
+from contextlib import suppress
+from pathlib import Path
 
+from dkfs.cli.location import find
 from dkfs.cli.mounting import add_flags, add_mount_flags, make_state_dir, settings_of
 from dkfs.cli.parser import Parser, new_parser
 from dkfs.cli.progress import Progress
@@ -22,6 +32,7 @@ from dkfs.config.mounts import read_mounts
 from dkfs.config.sources import Layer
 from dkfs.config.values import Given
 from dkfs.daemon.supervise import run as supervise
+from dkfs.daemon.txn import is_served, run_there
 from dkfs.errors import UsageError
 
 
@@ -31,6 +42,7 @@ def add_parser() -> Parser:
     parser.add_argument(
         "--mountpoint", metavar="DIR", help="mount there (default: over --state-dir)"
     )
+    parser.add_argument("--txn", action="store_true", help="take everything back if COMMAND fails")
     add_flags(parser)
     add_mount_flags(parser)
     parser.add_argument(
@@ -47,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     program: list[str] = args.program[1:] if args.program[:1] == ["--"] else args.program
     if not program:
         raise UsageError("run: no command, expected dkfs run [FLAGS] -- COMMAND ...")
+    if "txn" in args and (store := _used_store(args)) is not None:
+        return run_there(store, program)
     paths: Layer = {}
     if "mountpoint" in args:
         paths["mountpoint"] = Given(args.mountpoint, "--mountpoint")
@@ -55,4 +69,14 @@ def run(args: argparse.Namespace) -> int:
     make_state_dir(settings)
     check_mount(settings, read_mounts(), uid=os.geteuid())
     with Progress("replaying") as progress:
-        return supervise(settings, program, on_progress=progress.replay)
+        return supervise(settings, program, on_progress=progress.replay, is_txn="txn" in args)
+
+
+def _used_store(args: argparse.Namespace) -> Path | None:
+    """Return the store that is meant if a mount uses it."""
+    if "state_dir" in args and "store" not in args:
+        return None
+    with suppress(UsageError):  # no store is named
+        store = find(args).store
+        return store if is_served(store) else None
+    return None

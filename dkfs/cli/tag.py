@@ -1,10 +1,16 @@
 """Name a version, or show or remove names.
 
     dkfs tag NAME [VERSION] [-n]     name VERSION, by default the present state
+    dkfs tag --freeze NAME           name the present state, with what maps (mmap) have stored in it
     dkfs tag [--list]                show all tags and holds
     dkfs tag --delete NAME [-n]      remove a name; the version stays
 
 A tag does not keep its version from being forgotten: `dkfs hold` does, and `dkfs forget --keep-tag NAME` if it is said.
+
+The present state is that of one instant: requests of applications are held while all open files are captured (milliseconds), so
+files that belong together are named together.  What programs have stored through maps (mmap) is in it as far as the kernel
+has told dkfs; --freeze has the kernel tell first, and fails if that takes more than 5 seconds.  Where the kernel passes files
+through (-o io=hybrid, checkpoint), what is written or stored past dkfs in that instant is not held.
 
 exit status:
   0 ok, 1 the name is taken, or is a hold, or the daemon could not, 2 usage, 3 no such version or tag, 4 store trouble
@@ -31,6 +37,9 @@ def add_parser() -> Parser:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("-l", "--list", action="store_true", help="show all tags")
     kind.add_argument("-d", "--delete", action="store_true", help="remove the tag NAME")
+    parser.add_argument(
+        "--freeze", action="store_true", help="have the kernel write what maps have stored first"
+    )
     add_dry_run(parser)
     return parser
 
@@ -48,6 +57,10 @@ def run(args: argparse.Namespace) -> int:
         version = remove_tag(args, find(args).store)
         say(args, "untag", "removed tag {name}", "would remove tag {name}", version)
     else:
+        if "freeze" in args and "version" in args:
+            raise UsageError(
+                "tag --freeze: expected NAME and no VERSION, it names the present state"
+            )
         version = make_tag(args, find(args).store)
         say(
             args,

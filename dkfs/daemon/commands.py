@@ -16,7 +16,7 @@ from dkfs.daemon.forgetting import Forgetting
 from dkfs.daemon.listener import Say
 from dkfs.daemon.maintenance import Maintenance
 from dkfs.daemon.scrubbing import Scrubbing
-from dkfs.errors import StoreError, UsageError
+from dkfs.errors import MountError, StoreError, UsageError
 from dkfs.fuse.engine import Engine
 from dkfs.history.rollback import Move, redo, rollback, undo
 from dkfs.history.versions import check_tag_name, parse_version
@@ -27,6 +27,7 @@ from dkfs.overlay.rollback import Rolled
 from dkfs.store import Reader
 from dkfs.store.reserve import Reserve
 
+_FREEZE_S = 5.0  # that the kernel may take to write what maps have stored
 OTHERS_S = 1.0  # that a mount, unmounted here, may take to end
 
 
@@ -138,20 +139,36 @@ class Commands:
     async def _flush(self, _: Message) -> Message:
         return {"last": await self._captured(unasked=True)}
 
+    async def _frozen(self) -> Seq:
+        """Return the version of one instant, what maps have stored in it too; raises MountError if the kernel is too slow.
+
+        The kernel writes what maps have stored; then, between two requests, everything is captured.
+        """
+        written = self._fs.rollback.written_ones()
+        with trio.move_on_after(_FREEZE_S) as limit:
+            await trio.to_thread.run_sync(self._engine.write_back, written, abandon_on_cancel=True)
+        if limit.cancelled_caught:
+            raise MountError(
+                f"what maps have stored was not written within {_FREEZE_S:g} s: nothing was named"
+            )
+        return await self._captured()
+
     async def _captured(self, *, unasked: bool = False) -> Seq:
-        """Record what was written so far; return the version, when it is durable.
+        """Record what was written so far; return the version that has it and nothing after it, when it is durable.
 
         *Unasked*, for who only wants to see what there is, see PassedCaptures.capture(), and what cannot be recorded is passed
         over.  Else raises StoreError then.
         """
         captures = self._fs.captures
         looked = 0
+        instant = self._fs.recorder.last
         while True:
             captures.looked = looked  # of this request only: not while others are handled
             try:
                 first = captures.before_all(unasked=unasked)
                 if first is None:
                     captures.capture_all(unasked=unasked)
+                    instant = self._fs.recorder.last
                     break
             finally:
                 captures.looked = 0
@@ -161,7 +178,7 @@ class Commands:
             captures.refuse_uncaptured("nothing was done")
         if not await trio.to_thread.run_sync(self._fs.recorder.flush):
             raise StoreError(f"the store fails: {self._fs.recorder.failure}")
-        return self._fs.recorder.committed
+        return instant
 
     async def _tag(self, request: Message) -> Message:
         name = _text(request, "name")
@@ -236,7 +253,7 @@ class Commands:
     async def _named(self, request: Message) -> Seq:
         """Return the version that *request* names, else the present one, which has everything written so far."""
         if "version" not in request:
-            return await self._captured()
+            return await (self._frozen() if request.get("freeze") is True else self._captured())
         await self._captured(unasked=True)
         return self._version(request)
 

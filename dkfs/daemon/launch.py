@@ -82,12 +82,13 @@ def replay(settings: MountSettings, *, on_progress: Progress | None = None) -> o
     """Make the state directory and the store agree, without a mount; return the ReplayResult."""
     # Imported here, as in _serve(): this module is loaded for `dkfs --help` too.
     from dkfs.config.checks import check_apart, check_state_dir  # noqa: PLC0415
-    from dkfs.daemon.session import open_backing, open_store  # noqa: PLC0415
+    from dkfs.daemon.session import detach_dead, open_backing, open_store  # noqa: PLC0415
     from dkfs.daemon.session import replay as replay_into  # noqa: PLC0415
 
     check_state_dir(settings)
     check_apart(settings, mounting=False)
     _log_to(settings)
+    detach_dead(os.fsencode(settings.state_dir))
     with ExitStack() as stack:
         root_fd = open_backing(settings, stack)
         store = open_store(settings, stack)

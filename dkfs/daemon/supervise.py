@@ -19,7 +19,8 @@ from dkfs.config.settings import MountSettings
 from dkfs.daemon.launch import Progress, start
 from dkfs.daemon.remains import MARK, kill_remains
 from dkfs.daemon.session import detach_dead
-from dkfs.errors import CommandError
+from dkfs.daemon.txn import Txn, tell
+from dkfs.errors import CommandError, DkfsError
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,17 @@ _NOT_FORWARDED = {
 _GRACE_S = 10.0  # between SIGTERM and SIGKILL for an application that lost its mount
 
 
-def run(settings: MountSettings, argv: list[str], *, on_progress: Progress | None = None) -> int:
+def run(
+    settings: MountSettings,
+    argv: list[str],
+    *,
+    on_progress: Progress | None = None,
+    is_txn: bool = False,
+) -> int:
     """Replay, mount, run *argv* there, record everything, unmount; return the exit status of *argv*.
 
-    128 + n if signal n ended it; 127 or 126 if it cannot be run, before anything is touched.
+    128 + n if signal n ended it; 127 or 126 if it cannot be run, before anything is touched.  *is_txn*: if it fails, what
+    was done since it was started is taken back.
     Raises DkfsError if the mount cannot be made.
     """
     program = _find(argv[0], settings)
@@ -57,6 +65,7 @@ def run(settings: MountSettings, argv: list[str], *, on_progress: Progress | Non
     os.environ[MARK] = mark
     os.write(writing, mark.encode())  # whom the daemon ends if this process is killed
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    txn = _begin(settings, daemon) if is_txn else None
     # With SIGTTOU blocked a process in the background may say who has the terminal.
     signal.pthread_sigmask(signal.SIG_BLOCK, handled | {signal.SIGCHLD, signal.SIGTTOU})
     has_terminal = _foreground() == os.getpgrp()
@@ -64,7 +73,19 @@ def run(settings: MountSettings, argv: list[str], *, on_progress: Progress | Non
     status = _watch(child, daemon, handled, has_terminal=has_terminal)
     if has_terminal and _foreground() == child:
         _give_terminal(os.getpgrp())  # to the script, say, that goes on after dkfs
+    if txn is not None and status is not None:
+        tell(txn.end(failed=status != 0))
     return _finish(status, child, daemon, settings)
+
+
+def _begin(settings: MountSettings, daemon: int) -> Txn:
+    """Begin what is taken back if the application fails; raises DkfsError, and then the mount has ended."""
+    try:
+        return Txn(settings.store)
+    except DkfsError:
+        _kill(daemon, signal.SIGTERM)
+        os.waitpid(daemon, 0)
+        raise
 
 
 def _find(program: str, settings: MountSettings) -> str:

@@ -231,7 +231,7 @@ class Judge:
             if node.kind == "file" and not self._fits(
                 node, each.data, is_exact=is_exact, is_open=is_open
             ):
-                wrong.append(f"{path} holds {len(each.data)} bytes, expected {len(node.data)}")
+                wrong.append(f"{path}: {_first_differences(each.data, node)}")
         if len(nodes) != len(
             {id(node) for node in model.names.values()} & set(map(id, nodes.values()))
         ):
@@ -263,6 +263,16 @@ class Judge:
         if least <= count <= model.appended + more:
             return []
         return [f"{count} records in the shared log, expected {least} to {model.appended + more}"]
+
+
+def _first_differences(data: bytes, node: Node) -> str:
+    """Return where *data* leaves the last versions of *node*."""
+    found = []
+    for version in node.versions[-3:]:
+        pairs = enumerate(zip(data, version, strict=False))
+        at = next((n for n, (a, b) in pairs if a != b), min(len(data), len(version)))
+        found.append(f"{len(version)} bytes, other from {at} on")
+    return f"{len(data)} bytes, the last versions were {found}"
 
 
 def explain(judges: list[Judge], tree: Tree) -> list[str]:
