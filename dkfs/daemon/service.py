@@ -1,6 +1,7 @@
 """What runs beside the requests of a mount: the clock that captures, signals, metrics, control."""
 
 import logging
+import time
 from collections.abc import Callable
 
 import trio
@@ -11,7 +12,7 @@ from dkfs.daemon.budget import Budget
 from dkfs.daemon.commands import Commands
 from dkfs.daemon.ending import Ending
 from dkfs.daemon.listener import Listener
-from dkfs.daemon.memory import give_back
+from dkfs.daemon.memory import give_back, resident
 from dkfs.daemon.stillness import Stillness
 from dkfs.errors import DkfsError
 from dkfs.fuse.engine import Engine
@@ -26,7 +27,8 @@ from dkfs.store.index import INDEX_NAME
 
 _RECOUNT_S = 10.0
 _RESUME_S = 1.0  # between looks at whether a store that failed for long works again
-_GIVE_BACK_S = 30.0
+_GIVE_BACK_S = 10.0
+_GIVE_BACK_MORE = 16 << 20  # bytes that the daemon has taken since
 _FEWER = 8  # times as long as otherwise what stays open waits for a version, near the budget
 _ENCODINGS = {  # as metrics call them
     PLAIN: "none",
@@ -62,7 +64,7 @@ class Service:
         self.ending = Ending(settings.mountpoint, cut=engine.end)
         self._commands: Commands | None = None
         self._budget: Budget | None = None
-        self._stillness = Stillness(self._is_busy)
+        self._stillness = Stillness(self._is_busy, time.monotonic)
 
     def start(self, fs: FileSystem) -> None:
         """Serve *fs* from now on."""
@@ -210,13 +212,12 @@ class Service:
                 await trio.sleep(again_s or 0)
 
     async def _give_back(self) -> None:
-        """Give back memory that nothing needs: after the scan, and when it becomes still after something was recorded."""
-        assert self._fs is not None
-        recorder, given = self._fs.recorder, None
+        """Give back memory that nothing needs: after the scan, and when it is still after more was taken."""
+        left = 0
         while True:
-            if given is None or (self._stillness.is_there and given != recorder.committed):
-                given = recorder.committed
+            if resident() > left + _GIVE_BACK_MORE and (not left or self._stillness.is_there):
                 await trio.to_thread.run_sync(give_back, self._store.path / INDEX_NAME)
+                left = resident()
             await self._stillness.sleep(_GIVE_BACK_S)
 
     async def _tick(self) -> None:

@@ -6,6 +6,7 @@ How they are held by fds, and what threads may do, is in overlay.descriptors.
 import errno
 import itertools
 import os
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ _FOLDED = _SECOND_ONE | 1 << 60  # and 60 bits, of a number that is larger: virt
 _MIX = 0x9E3779B97F4A7C15  # odd: what differs before differs after, in 64 bits
 _U64 = (1 << 64) - 1
 _U32 = (1 << 32) - 1
+_SPARSE_LEAST = 1 << 20  # bytes of a dictionary that is worth looking at
+_SPARSE = 400  # bytes for each entry: one that has grown to be full has 30 to 100
 
 Place = tuple[int, bytes, int]  # the number of a directory, a name in it, the generation
 
@@ -236,9 +239,13 @@ class InodeTable(Descriptors):
             inode = parent
 
     def sweep(self) -> None:
-        """Forget what only waited for its last operation to be committed."""
+        """Forget what only waited for its last operation to be committed, and give back the room of what was forgotten."""
         for _ in range(len(self._lingering)):
             self.forget(self._lingering.popleft(), 0)
+        with self._mutex:
+            # A dictionary never gets smaller by itself: 84 MB after a million.
+            if sys.getsizeof(self._by_id) > _SPARSE_LEAST + _SPARSE * len(self._by_id):
+                self._by_id = dict(self._by_id)
 
     def forget_places(self) -> None:
         """Hear that files were removed that nobody here knew: what has one of their numbers is another."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,4 +151,20 @@ def test_two_inodes_are_held_at_the_same_time(tmp_path: Path) -> None:
 
     assert (os.fstat(first).st_ino, os.fstat(second).st_ino) == (a.ino, b.ino)
     assert table.pair(a, a) == (table.fd(a), table.fd(a))
+    end(table)
+
+
+def test_the_room_of_many_that_were_forgotten_is_given_back(tmp_path: Path) -> None:
+    table = table_of(tmp_path)
+    plain = os.stat_result((0o100644, 0, table.root.dev, 1, 0, 0, 0, 0, 0, 0))
+    statuses = [os.stat_result((plain[0], 1_000_000 + n, *plain[2:])) for n in range(50_000)]
+    inodes = [table.referred(table.root, b"f%d" % s.st_ino, s) for s in statuses]
+    most = sys.getsizeof(table._by_id)
+    for inode in inodes[10:]:
+        table.forget(inode, 1)
+    table.sweep()
+
+    assert most > 1 << 20
+    assert sys.getsizeof(table._by_id) < 4096
+    assert [table.get(status) for status in statuses[:11]] == [*inodes[:10], None]
     end(table)
