@@ -49,6 +49,8 @@ class Operations(pyfuse3.Operations):
     @served
     def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> Any:
         if self._virtual.owns(parent, name):
+            if self._recorder.owes:
+                return self._look_up_settled(parent, name, ctx)
             return virtual_entry_of(self._virtual.lookup(parent, name, ctx))
         try:
             inode, status = self._names.lookup(self._table[parent], name)
@@ -317,6 +319,13 @@ class Operations(pyfuse3.Operations):
             self._recorder.wait(seq)
         if not inode.unlinked:  # nobody will ever find it by a name
             self._recorder.refuse_lost(inode.node)
+
+    async def _look_up_settled(
+        self, parent: int, name: bytes, ctx: RequestContext
+    ) -> EntryAttributes:
+        """See lookup(), of the history: what is durable is in it."""
+        await self._slowly(self._recorder.settle)
+        return virtual_entry_of(self._virtual.lookup(parent, name, ctx))
 
     def _durable(self, seq: Seq) -> None:
         """Wait until version *seq* is durable, if the store does not fail."""

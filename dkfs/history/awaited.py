@@ -79,6 +79,15 @@ class Awaited:
         self.hurry()
         return False
 
+    @property
+    def owes(self) -> bool:
+        """Whether there is a version that is durable, and not in the index: whoever looks there should settle() first."""
+        return self._intent.promised > self.committed
+
+    def settle(self) -> None:
+        """Wait until what is durable is in the index, if the store does not fail."""
+        self.wait(self._intent.promised)
+
     def refuse_lost(self, node: NodeId) -> None:
         """Raise OSError if the last version of *node* is durable but for its contents; see Lost.refuse().
 

@@ -89,6 +89,11 @@ class IntentLog:
                 self.is_allowed = False
                 return False
 
+    @property
+    def promised(self) -> Seq:
+        """Up to this version everything is here, or in the index."""
+        return self._written
+
     # Called by the recorder's thread.
 
     def committed(self) -> None:

@@ -115,6 +115,11 @@ class Onlooker(Recorder):
         """Nothing is to be made durable."""
         return True
 
+    @property
+    def owes(self) -> bool:
+        """Nothing was promised."""
+        return False
+
     def refuse_lost(self, node: NodeId) -> None:
         """Nothing was lost."""
 

@@ -67,6 +67,17 @@ def test_what_was_synced_is_recorded_when_the_call_returns(mounted: Mounted, syn
     assert recorded(mounted, b"file") == b"19" * 10_000
 
 
+def test_what_was_synced_is_seen_in_the_history_of_the_mount_at_once(mounted: Mounted) -> None:
+    latest = mounted.mountpoint / ".dkfs" / "latest" / "file"
+    fd = os.open(mounted.mountpoint / "file", os.O_CREAT | os.O_RDWR)
+    for number in range(60):  # a burst, for which the recorder would wait
+        os.pwrite(fd, b"%02d" % number, 0)
+        os.fsync(fd)
+        if number % 5 == 0:
+            assert latest.read_bytes() == b"%02d" % number
+    os.close(fd)
+
+
 @pytest.mark.parametrize("flag", [os.O_SYNC, os.O_DSYNC], ids=["O_SYNC", "O_DSYNC"])
 def test_a_synchronous_write_is_recorded_when_it_returns(mounted: Mounted, flag: int) -> None:
     fd = os.open(mounted.mountpoint / "file", os.O_CREAT | os.O_WRONLY | flag)

@@ -40,6 +40,7 @@ class NameRequests:
         self._names = fs.names
         self._captures = fs.captures
         self._virtual = fs.virtual
+        self._settled: set[int] = set()  # requests that come again after everything promised is in the index
         self._valid = Validity(fs)
         self._missing = no_entry(self._valid.name_s)
 
@@ -69,6 +70,11 @@ class NameRequests:
         name, _ = request.text(HEADER_SIZE)
         parent = request.node
         if self._virtual.owns(parent, name):
+            if request.unique in self._settled:
+                self._settled.discard(request.unique)
+            elif self._fs.recorder.owes:
+                self._settled.add(request.unique)
+                return First(self._fs.recorder.settle, is_look=False)
             return virtual_entry(self._virtual.lookup(parent, name, request))
         if name in DOTS:
             return self._dot(parent, name)
