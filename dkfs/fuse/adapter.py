@@ -50,7 +50,7 @@ class Operations(pyfuse3.Operations):
     def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> Any:
         if self._virtual.owns(parent, name):
             if self._recorder.owes:
-                return self._look_up_settled(parent, name, ctx)
+                return self._settled(parent, name, ctx)
             return virtual_entry_of(self._virtual.lookup(parent, name, ctx))
         try:
             inode, status = self._names.lookup(self._table[parent], name)
@@ -105,7 +105,7 @@ class Operations(pyfuse3.Operations):
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
         self._refuse_virtual(parent_inode)
         seq = self._names.unlink(self._table[parent_inode], name, ctx)
-        return None if seq is None else self._slowly(self._durable, seq)
+        return None if seq is None else self._slowly(self._recorder.keep, seq)
 
     @changes
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
@@ -239,7 +239,7 @@ class Operations(pyfuse3.Operations):
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            self._durable(seq)
+            self._recorder.keep(seq)
 
         return self._slowly(sync)
 
@@ -320,17 +320,9 @@ class Operations(pyfuse3.Operations):
         if not inode.unlinked:  # nobody will ever find it by a name
             self._recorder.refuse_lost(inode.node)
 
-    async def _look_up_settled(
-        self, parent: int, name: bytes, ctx: RequestContext
-    ) -> EntryAttributes:
-        """See lookup(), of the history: what is durable is in it."""
+    async def _settled(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         await self._slowly(self._recorder.settle)
         return virtual_entry_of(self._virtual.lookup(parent, name, ctx))
-
-    def _durable(self, seq: Seq) -> None:
-        """Wait until version *seq* is durable, if the store does not fail."""
-        if not self._recorder.secure(seq):
-            self._recorder.wait(seq)
 
     async def _slowly(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run *work* in a thread while other requests are served."""

@@ -79,6 +79,11 @@ class Awaited:
         self.hurry()
         return False
 
+    def keep(self, seq: Seq) -> None:
+        """Wait until version *seq* is durable, in the intent log or in the index, if the store does not fail."""
+        if not self.secure(seq):
+            self.wait(seq)
+
     @property
     def owes(self) -> bool:
         """Whether there is a version that is durable, and not in the index: whoever looks there should settle() first."""

@@ -115,6 +115,9 @@ class Onlooker(Recorder):
         """Nothing is to be made durable."""
         return True
 
+    def keep(self, seq: Seq) -> None:
+        """Nothing is to be made durable."""
+
     @property
     def owes(self) -> bool:
         """Nothing was promised."""

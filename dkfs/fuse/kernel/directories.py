@@ -151,8 +151,7 @@ class DirectoryRequests:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            if not recorder.secure(seq):
-                recorder.wait(seq)
+            recorder.keep(seq)
             return b""
 
         return Work(sync, can_be_given_up=True)

@@ -161,8 +161,7 @@ class NameRequests:
         recorder = self._fs.recorder
 
         def wait() -> bytes:
-            if not recorder.secure(seq):
-                recorder.wait(seq)
+            recorder.keep(seq)
             return b""
 
         return Work(wait)
