@@ -190,6 +190,7 @@ class Service:
         def work(seq: Seq) -> None:
             recorder.wait(seq)
             count.count(seq)
+            give_back(self._store.path / INDEX_NAME)  # all of it was looked at
 
         while True:
             if count.value is None:
