@@ -21,6 +21,9 @@ from dkfs.overlay.ranges import Ranges
 # aligned for O_DIRECT, and O_SYNC is an fsync that the store has a part in.
 _NOT_PASSED = (
     os.O_APPEND | os.O_DIRECT | os.O_SYNC | os.O_DSYNC | os.O_NOCTTY | os.O_EXCL | os.O_CREAT
+) | (
+    # Linux asks for neither in an open; it would be no open file, or another one.
+    os.O_PATH | (os.O_TMPFILE & ~os.O_DIRECTORY)
 )
 # An application's write reaches dkfs in parts if it begins within a page that the kernel has not read, or is longer than a
 # request may be; all parts but the last then end with a page.

@@ -111,3 +111,7 @@ def test_what_is_written_can_be_read_again_for_its_capture() -> None:
     assert not backing_flags(os.O_RDWR | os.O_APPEND | os.O_DIRECT | os.O_SYNC) & (
         os.O_APPEND | os.O_DIRECT | os.O_SYNC
     )
+
+
+def test_an_open_that_linux_does_not_ask_for_opens_the_file_all_the_same() -> None:
+    assert backing_flags(0x7FFFFFFF) & (os.O_PATH | os.O_TMPFILE) == os.O_DIRECTORY
