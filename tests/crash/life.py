@@ -117,7 +117,8 @@ class Life:
 
     def __exit__(self, *_: object) -> None:
         if self._daemon:
-            self._kill(self._daemon)
+            os.kill(self._daemon, signal.SIGKILL)
+            os.waitpid(self._daemon, 0)
         for point in mounts_below(self._base):
             os.system(f"umount --lazy {point}")
 
@@ -179,7 +180,7 @@ class Life:
     def _work(self, number: int, base: Tree) -> list[Story]:
         stories = [self._story(worker, number, base) for worker in range(self._plan.workers)]
         pids = [self._start(story, number) for story in stories]
-        self._wait_and_kill(pids)
+        self._wait_and_kill(dict(zip(pids, stories, strict=True)))
         for pid in pids:
             self._end(pid)
         for story in stories:
@@ -204,12 +205,13 @@ class Life:
         calls = self._plan.calls
         return _forked(lambda: work(self._top, log, story.worker, story.model(), rng, calls))
 
-    def _wait_and_kill(self, workers: list[int]) -> None:
+    def _wait_and_kill(self, workers: dict[int, Story]) -> None:
         """Kill the daemon, and sometimes workers before or after it."""
         whom = self._rng.random()
         time.sleep(self._rng.random() ** 2 * 0.5)
         if whom < 0.25:
-            victim = self._rng.choice(workers)
+            victim = self._rng.choice(list(workers))
+            workers[victim].was_killed = True
             os.kill(victim, signal.SIGKILL)
             time.sleep(self._rng.random() * 0.02)
         self._kill(self._daemon)
@@ -220,7 +222,10 @@ class Life:
 
     def _kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status != -signal.SIGKILL:
+            log = (self._base / "daemon.log").read_text()[-3000:]
+            raise WrongError(f"the daemon had ended by itself, with {status}; {log}")
 
     def _end(self, pid: int) -> None:
         assert wait_for_end(pid, seconds=30), "a worker hangs"
