@@ -134,8 +134,15 @@ class Recorder(Awaited):
                 self._condition.notify_all()
         return seq
 
-    def append_plan(self, operation: Operation, plan: Plan, *, expected: Seq) -> Seq:
-        """Record at once, and durably, that *plan* was done; the queue must be empty.
+    def append_plan(
+        self,
+        operation: Operation,
+        plan: Plan,
+        *,
+        expected: Seq,
+        work: Callable[[Writer], None] = lambda _: None,
+    ) -> Seq:
+        """Record at once, and durably, that *plan* was done, and do *work* in the same transaction; the queue must be empty.
 
         Raises StoreError; and RuntimeError if the log moved on since *expected*.
         """
@@ -149,6 +156,7 @@ class Recorder(Awaited):
                 writer.set_clean(False)
             writer.append(seq, operation, plan.entry_nodes, plan.entry_names)
             remember(writer, plan.secondary_names)
+            work(writer)
         self._resolver.forget()
         with self._store.read() as reader:
             self._next_node = max(self._next_node, reader.next_node())

@@ -1,13 +1,16 @@
 """Tags and holds: names for versions, made of everything written so far."""
 
+from collections.abc import Callable
+
+from dkfs.core.plan import Plan
 from dkfs.errors import StoreError
 from dkfs.failpoints import failpoint
 from dkfs.history import tags
 from dkfs.history.recorder import Recorder
 from dkfs.model.ids import Seq
-from dkfs.model.operation import NOBODY, OpKind, Origin, Tag
+from dkfs.model.operation import NOBODY, Operation, OpKind, Origin, Tag
 from dkfs.overlay.captures import Captures
-from dkfs.store import Store
+from dkfs.store import Store, Writer
 
 
 class Tags:
@@ -40,9 +43,10 @@ class Tags:
         tag = Tag(name, seq or self._recorder.committed, time_ns, is_hold, expires_ns)
         with self._store.read() as reader:
             tags.check_new(reader, tag)
-        self._recorder.append(tags.operation(OpKind.TAG, tag, time_ns, origin), ())
         failpoint("tag.put")
-        self._recorder.with_writer(lambda writer: writer.put_tag(tag))
+        self._record(
+            tags.operation(OpKind.TAG, tag, time_ns, origin), lambda writer: writer.put_tag(tag)
+        )
         return tag.seq
 
     def untag(self, name: str, origin: Origin = NOBODY, *, is_hold: bool = False) -> Seq:
@@ -50,10 +54,19 @@ class Tags:
 
         Raises NotFoundError, NotPermittedError if it is of the other kind, StoreError.
         """
+        if not self._recorder.flush():
+            raise StoreError(f"the store fails, {name} stays: {self._recorder.failure}")
         with self._store.read() as reader:
             tag = tags.check_removal(reader, name, is_hold=is_hold)
         time_ns = self._recorder.now_ns()
-        self._recorder.append(tags.operation(OpKind.UNTAG, tag, time_ns, origin), ())
         failpoint("tag.delete")
-        self._recorder.with_writer(lambda writer: writer.delete_tag(name))
+        self._record(
+            tags.operation(OpKind.UNTAG, tag, time_ns, origin),
+            lambda writer: writer.delete_tag(name),
+        )
         return tag.seq
+
+    def _record(self, operation: Operation, work: Callable[[Writer], None]) -> None:
+        """Record *operation* and do *work* in one transaction: no log tells of a tag that is not there."""
+        last = self._recorder.last
+        self._recorder.append_plan(operation, Plan(last, last), expected=last, work=work)

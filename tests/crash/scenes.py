@@ -226,6 +226,13 @@ def _tags(here: World) -> Iterator[str]:
     yield "a"
 
 
+def tag(top: Path, say: Say) -> None:
+    """Make a tag, and remove it."""
+    with world(top) as here:
+        here.fs.tags.tag("name")
+        here.fs.tags.untag("name")
+
+
 def sync(top: Path, say: Say) -> None:
     """Sync what the index does not have as yet."""
     with world(top) as here:

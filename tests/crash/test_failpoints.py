@@ -13,6 +13,8 @@ import pytest
 from dkfs import failpoints
 from dkfs.errors import UsageError
 from dkfs.history.tree import Tree
+from dkfs.model.ids import Seq
+from dkfs.model.operation import OpKind
 from dkfs.store import Store
 from dkfs.store.check import check
 from tests.crash import scenes
@@ -154,6 +156,10 @@ def sound(top: Path) -> None:
         assert [str(each) for each in check(store, read_data=True)] == []
         with store.read() as reader:
             newest = Versions(reader).pictures(Tree(reader, reader.last))
+            log = [each.operation for each in reader.log(Seq(1), reader.last)]
+            made = [each.name.decode() for each in log if each.kind is OpKind.TAG]
+            removed = [each.name.decode() for each in log if each.kind is OpKind.UNTAG]
+            assert sorted(made) == sorted([*removed, *(tag.name for tag in reader.tags())])
     assert differences(pictures_of(os.fsencode(top / "state")), newest) == []
 
 
@@ -198,6 +204,22 @@ def test_killed_at_any_step_it_goes_on(tmp_path: Path, scene: str, step: str) ->
     if scene in {"rollback", "replay"}:
         after = pictures_of(os.fsencode(tmp_path / "state"))
         assert differences(before, after) == [], "half of it was left"
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_killed_at_any_commit_a_tag_is_there_if_the_log_tells_of_it(tmp_path: Path) -> None:
+    assert in_child(lambda say: scenes.some_files(tmp_path, say))[0] == 0
+    status = -signal.SIGKILL
+    commits = 0
+    while status == -signal.SIGKILL:
+        copy = tmp_path / f"copy{commits}"
+        shutil.copytree(tmp_path / "store", copy / "store")
+        steps = f"index.commit={commits}*off->kill" if commits else "index.commit=kill"
+        status, _ = in_child(lambda say, top=copy: scenes.tag(top, say), steps)  # type: ignore[misc]
+        assert in_child(lambda _, top=copy: sound(top))[0] == 0  # type: ignore[misc]
+        commits += 1
+    assert commits > 3
 
 
 @pytest.mark.slow
