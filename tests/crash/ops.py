@@ -53,7 +53,8 @@ class Node:
     versions: list[bytes] = field(default_factory=lambda: [b""])  # of the contents, in order
     floor: int = 0  # the version that was last captured: no older one is with what was done since
     touched: int = -1  # the last call that changed it, its names, or what it holds
-    synced: bool = False  # by fsync, ever
+    opened: str = ""  # the name that it was last opened by
+    synced: str = ""  # that name when it was last synced
 
     @property
     def data(self) -> bytes:
@@ -130,10 +131,12 @@ class Model:
 
     def _create(self, index: int, op: Op) -> None:
         node = self._name(index, op.path(1), self.node("file", 0o644))
+        node.opened = op.path(1)
         self.slots[op.number(0)] = node
 
     def _open(self, index: int, op: Op) -> None:
         node = self.slots[op.number(0)] = self.names[op.path(1)]
+        node.opened = op.path(1)
         if op.number(2):
             self._change(index, node, b"")
 
@@ -148,7 +151,7 @@ class Model:
 
     def _sync(self, node: Node) -> None:
         self._capture(node)
-        node.synced = True
+        node.synced = node.opened
 
     def _fsync(self, index: int, op: Op) -> None:
         self._sync(self.slots[op.number(0)])

@@ -169,8 +169,10 @@ def promised(story: Story) -> Promised:
             found.least = max(found.least, model.names[op.path()].touched + 1)
         elif op.name == "record" and op.number(0):
             found.least, found.records = index + 1, model.appended
-        elif gone is not None and gone.synced:
-            found.least = index + 1  # removing what is durable is how some applications commit
+        elif gone is not None and gone.synced == op.path():
+            # Removing what is durable is how some applications commit. By another name than it was synced by the kernel
+            # may have forgotten the file meanwhile, and dkfs with it that it was synced.
+            found.least = index + 1
         else:
             continue
         found.syncs += 1
