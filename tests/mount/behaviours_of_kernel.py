@@ -214,3 +214,19 @@ def handles_lead_to_what_they_led_to(top: Path) -> Seen:
         (top / "moved" / "file").unlink()
         seen.append(read_by_handle(top, handles["dir/below/file"]))
     return [*seen, read_by_handle(top, handles["dir/below/file"])]
+
+
+@of_kernel
+def handle_of_what_was_removed_leads_to_nothing_else(top: Path) -> Seen:
+    """File systems use a number again, some at once."""
+    seen = []
+    for number in range(8):
+        os.mknod(top / "file", stat.S_IFREG | 0o644)
+        old = handle_of(top / "file")
+        (top / "file").unlink()
+        os.mknod(top / "file", stat.S_IFREG | 0o644)
+        if number % 2:
+            forget()
+        seen += [read_by_handle(top, old), read_by_handle(top, handle_of(top / "file"))]
+        (top / "file").unlink()
+    return seen

@@ -1,5 +1,6 @@
 """Many clients at once; and one whose call is stuck keeps nobody else waiting."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.building import built
-from tests.mount.engines import STRICT, each_way
+from tests.mount.engines import STRICT, each_engine, each_way
 from tests.mount.mixed_work import SLOT
 from tests.mounting import CHECKOUT, Mounted
 
@@ -104,6 +105,11 @@ class Slow:
 
     def go_on(self) -> None:
         os.kill(self._pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it: whoever asks it is refused from then on."""
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
 
 
 @contextmanager
@@ -215,3 +221,24 @@ def test_who_changes_things_is_not_kept_by_a_read_that_is_stuck(
     assert was_stuck
     assert (top / "newer").read_text() == "written meanwhile"
     assert stuck.result == b"read"
+
+
+@each_engine
+def test_a_listing_shows_what_cannot_be_looked_at(unmounted: Mounted) -> None:
+    behind, point = unmounted.base / "behind", unmounted.state_dir / "dir" / "dead"
+    behind.mkdir()
+    point.mkdir(parents=True)
+    for name in ("before", "later"):
+        (unmounted.state_dir / "dir" / name).touch()
+    unmounted.mount()
+    with _slow_mount(behind, point) as below:
+        below.kill()
+        top = unmounted.mountpoint / "dir"
+        with os.scandir(top) as found:
+            kinds = {each.name: each.is_dir(follow_symlinks=False) for each in found}
+        with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+            os.stat(top / "dead")
+    again = os.stat(top / "dead").st_ino
+
+    assert kinds == {"before": False, "later": False, "dead": True}
+    assert again == point.stat().st_ino
