@@ -14,7 +14,7 @@ from typing import Protocol
 
 from dkfs.core.extents import Range, within
 from dkfs.errors import UnreadableError
-from dkfs.history.reading import never_noticed, next_data, next_hole, read_exactly, unnoticed
+from dkfs.history.reading import never_noticed, next_data, next_hole, noticed_again, read_exactly
 
 # Copied at once up to here (a read of 1 MiB from the page cache takes 0.1 ms), read later above.
 COPY_MOST = 1024 * 1024  # bytes
@@ -57,8 +57,11 @@ class FrozenBytes:
         self._starts: list[int] = []
         self._data: list[bytes] = []
         if ranges:
-            with unnoticed(fd):
+            flags = never_noticed(fd)
+            try:
                 self._keep_all(fd)
+            finally:
+                noticed_again(fd, flags)
         self.held = sum(map(len, self._data))
 
     def _keep_all(self, fd: int) -> None:

@@ -3,8 +3,6 @@
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 def never_noticed(fd: int) -> int:
@@ -13,20 +11,17 @@ def never_noticed(fd: int) -> int:
     Only the owner of the file and root may ask for it; for others the time moves, as it does for backup programs.
     """
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NOATIME)
-    except PermissionError:
-        pass  # see above
+    if not flags & os.O_NOATIME:
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NOATIME)
+        except PermissionError:
+            pass  # see above
     return flags
 
 
-@contextmanager
-def unnoticed(fd: int) -> Iterator[None]:
-    """Let reads meanwhile leave the time of access alone; *fd* is one through which an application reads too."""
-    flags = never_noticed(fd)
-    try:
-        yield
-    finally:
+def noticed_again(fd: int, flags: int) -> None:
+    """Take back never_noticed(), which returned *flags*: an application reads through *fd* too."""
+    if not flags & os.O_NOATIME:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
 
 

@@ -39,6 +39,8 @@ class Creation(Lookups):
         self._check(parent, name)
         mode = self._masked(parent, mode, umask)
         wanted = backing_flags(flags)
+        if flags & os.O_ACCMODE == os.O_WRONLY and self._euid == 0:
+            wanted |= os.O_NOATIME  # only captures will read through it
         self._table.make_room()
         directory = self._table.fd(parent)
         try:

@@ -218,6 +218,8 @@ class Descriptors:
     def pair(self, first: Inode, second: Inode) -> tuple[int, int]:
         """Return O_PATH fds of both, valid until the next call; raises OSError."""
         fd = self.fd(first)
+        if first is second:
+            return fd, fd
         if first.pinned:
             return fd, self.fd(second)
         with self._mutex:

@@ -108,7 +108,7 @@ class FileRequests:
                 raise
             inode, status = self._names.lookup(parent, name)
             return self._created(inode, status, lambda: self._open(inode, flags, how, request))
-        return self._created(inode, status, lambda: self._opened(number, flags))
+        return self._created(inode, status, lambda: self._opened(number, flags, is_new=True))
 
     def _created(
         self, inode: Inode, status: os.stat_result, opened: Callable[[], bytes | First]
@@ -154,10 +154,16 @@ class FileRequests:
             self._notifier.attributes(inode.id)  # it was told to believe them, see Validity
         return reply
 
-    def _opened(self, number: int, flags: int) -> bytes:
-        """Return how the kernel is to serve handle *number*, opened with *flags*."""
+    def _opened(self, number: int, flags: int, *, is_new: bool = False) -> bytes:
+        """Return how the kernel is to serve handle *number*, opened with *flags*.
+
+        A file that *is new* and can only be written is captured at RELEASE, which is on its way when close returns.
+        It cannot be mapped: FLUSH is when the kernel would send what a map has stored.
+        """
         if self.passthrough is None:
-            return OPEN_OUT.pack(number, self._keep | (0 if flags & os.O_ACCMODE else _NOFLUSH), 0)
+            access = flags & os.O_ACCMODE
+            quiet = access == os.O_RDONLY or (is_new and access == os.O_WRONLY)
+            return OPEN_OUT.pack(number, self._keep | (_NOFLUSH if quiet else 0), 0)
         try:
             return OPEN_OUT.pack(number, *self.passthrough.opened(number, flags))
         except BaseException:
