@@ -15,7 +15,7 @@ from tests.mounting import CHECKOUT, Mounted
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LIMIT = 1024
-MANY = [20_000, pytest.param(200_000, marks=[pytest.mark.torture, pytest.mark.timeout(7200)])]
+MANY = [8_000, pytest.param(200_000, marks=[pytest.mark.torture, pytest.mark.timeout(7200)])]
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_many_more_files_than_fds_are_walked_read_and_stated(limited: Mounted, c
     assert memory(pid) < 150 + count * 1.5 // 1000
 
 
-@pytest.mark.parametrize("count", [5000, pytest.param(100_000, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("count", [2500, pytest.param(100_000, marks=pytest.mark.torture)])
 def test_many_more_files_than_fds_are_made_changed_and_removed(
     limited: Mounted, count: int
 ) -> None:
