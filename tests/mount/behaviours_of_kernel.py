@@ -37,6 +37,7 @@ def file_without_a_name_gets_one_or_goes(top: Path) -> Seen:
     os.fchmod(fd, 0o600)
     os.setxattr(fd, "user.a", b"b")
     name_it(fd, top / "named")
+    seen += [(top / "named").read_bytes(), tried(partial(opened, top / "named", os.O_RDWR))]
     os.write(fd, b", once")
     os.close(fd)
     seen += [(top / "named").read_bytes(), (top / "named").stat().st_nlink]

@@ -128,6 +128,8 @@ class FileRequests:
         number, inode, status = self._names.tmpfile(
             self._table[request.node], mode, flags, request, umask=umask
         )
+        if self.passthrough is not None:
+            self.passthrough.kept(number)
         return entry(status, inode, self._valid) + OPEN_OUT.pack(number, _KEEP, 0)
 
     def open(self, request: Request) -> Answer:

@@ -122,6 +122,11 @@ class Passthrough:
         inode.bypassed = False
         return keep if handle.writable else keep | _NOFLUSH, 0
 
+    def kept(self, number: int) -> None:
+        """Hear of handle *number* of a file without a name, that is not passed through: all of it is recorded if it gets one."""
+        with self._mutex:
+            self._modes.opened(self._handles[number], OpenKind.CACHED)
+
     def _id(self, inode: Inode, fd: int) -> int:
         """Return the id of *inode*, open as *fd*, registered now if it is not; 0 if it cannot be."""
         known = self._ids.get(inode)

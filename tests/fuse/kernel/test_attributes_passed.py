@@ -18,6 +18,9 @@ from tests.fuse.kernel.wire import ROOT, Op
 _INVAL_INODE = struct.Struct("<Qq8x")  # struct fuse_notify_inval_inode_out: inode, offset
 
 
+PASSED = 1 << 7  # FOPEN_PASSTHROUGH
+
+
 class Asking:
     """A kernel that asks a mount which passes files through, and hears its notifications."""
 
@@ -84,3 +87,22 @@ def test_those_of_a_new_file_are_not_believed_at_all(asking: Asking) -> None:
     entry = wire.entry_of(asking.ask(Op.CREATE, ROOT, body)[: wire.ENTRY_SIZE])
 
     assert (entry.entry_valid, entry.attr_valid, asking.heard) == (DAY_S, 0, [])
+
+
+def test_a_file_that_had_no_name_is_passed_through_once_it_is_closed(asking: Asking) -> None:
+    body = wire.CREATE.pack(os.O_RDWR | os.O_TMPFILE, 0o100600, 0, 0) + wire.name(b"/")
+    reply = asking.ask(Op.TMPFILE, ROOT, body)
+    node = wire.entry_of(reply[: wire.ENTRY_SIZE]).nodeid
+    number, flags, _ = wire.OPEN_OUT.unpack_from(reply, wire.ENTRY_SIZE)
+    assert not flags & PASSED
+    asking.ask(Op.LINK, ROOT, wire.LINK.pack(node) + wire.name(b"named"))
+    body = wire.OPEN.pack(os.O_RDWR, 0)
+    second, flags, _ = wire.OPEN_OUT.unpack(asking.ask(Op.OPEN, node, body))
+    assert not flags & PASSED  # the kernel would refuse it: EIO
+    for each in (number, second):
+        asking.ask(Op.RELEASE, node, wire.RELEASE.pack(each, 0, 0, 0))
+
+    assert asking.mounted.fs.table.files == 0
+    third, flags, _ = wire.OPEN_OUT.unpack(asking.ask(Op.OPEN, node, body))
+    assert flags & PASSED
+    asking.ask(Op.RELEASE, node, wire.RELEASE.pack(third, 0, 0, 0))
