@@ -163,8 +163,11 @@ def sound(top: Path) -> None:
     assert differences(pictures_of(os.fsencode(top / "state")), newest) == []
 
 
-def recovered(top: Path, said: list[str]) -> None:
-    """Fail unless the directory is kept as it is, and what was said to be durable is in the store alone."""
+def recovered(top: Path, said: list[str], *, is_last: bool) -> None:
+    """Fail unless the directory is kept as it is, and what was said to be durable is in the store alone.
+
+    *is_last*: what was said was not changed afterwards, and is compared.
+    """
     kept = {
         path: (top / "state" / path).read_bytes()
         for path in said
@@ -175,8 +178,10 @@ def recovered(top: Path, said: list[str]) -> None:
     if (top / "store").exists():
         shutil.copytree(top / "store", lost / "store")
     sound(lost)
-    for path in dict.fromkeys(said[:-1]):
+    for path in dict.fromkeys(said if is_last else said[:-1]):
         assert not (top / "state" / path).exists() or (lost / "state" / path).exists(), path
+        if is_last:
+            assert (lost / "state" / path).read_bytes() == kept[path]
     sound(top)
     for path, data in kept.items():
         assert (top / "state" / path).read_bytes() == data
@@ -200,7 +205,7 @@ def test_killed_at_any_step_it_goes_on(tmp_path: Path, scene: str, step: str) ->
         with Store.open(tmp_path / "store", writable=False) as store:
             assert list(check(store, read_data=True)) == []
         return
-    assert in_child(lambda _: recovered(tmp_path, said))[0] == 0
+    assert in_child(lambda _: recovered(tmp_path, said, is_last=scene == "sync"))[0] == 0
     if scene in {"rollback", "replay"}:
         after = pictures_of(os.fsencode(tmp_path / "state"))
         assert differences(before, after) == [], "half of it was left"
