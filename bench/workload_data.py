@@ -172,7 +172,7 @@ class SequentialReads1M(_WarmReads):
     title = "1 MiB sequential reads, warm"
     unit = "MiB/s"
     targets = (of_raw(0.35, KERNEL), of_raw(0.90, HYBRID, CHECKPOINT))
-    counts = (2_048, 512, 1)
+    counts = (8_192, 512, 1)
 
     def run(self, place: Path, peer: Peer) -> float:
         return self.count / hammer("read", place / "file", MIB, self.count, "seq")
@@ -183,7 +183,7 @@ class MappedReads(_WarmReads):
     title = "a byte of each page of a new map, warm"
     unit = "pages/s"
     targets = (of_raw(0.90, HYBRID, CHECKPOINT),)
-    counts = (30, 10, 1)  # times through the file
+    counts = (300, 10, 1)  # times through the file
 
     def run(self, place: Path, peer: Peer) -> float:
         pages = self.count * self.size_mib[self.level] * MIB // (4 * KIB)
