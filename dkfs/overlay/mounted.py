@@ -104,10 +104,11 @@ class FileSystem:
         self.captures.capture_all()
         self.recorder.flush()  # then it is known what builds on damage
         self.captures.mend()
+        is_all = not (len(self.captures) or self.captures.has_missed)
         self.captures.close()
         complete = self.recorder.close()
         self.table.close()
-        return complete
+        return complete and is_all
 
 
 def _table(

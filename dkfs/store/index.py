@@ -196,7 +196,8 @@ def create_index(path: Path, meta: dict[bytes, bytes]) -> None:
     """Create the index at *path* with *meta* in its first table; raises StoreError."""
     temporary = path.with_name(f"{path.name}.new")
     try:
-        _remove(temporary)
+        for each in (temporary, lock_path(temporary)):
+            each.unlink(missing_ok=True)
         _make_files(temporary)
         with open_env(temporary, writable=True) as env:
             tables = {table: env.open_db(table.encode()) for table in TABLES}
@@ -222,8 +223,12 @@ def open_index(path: Path, *, writable: bool) -> Index:
             if _files(path) == key:
                 raise
         else:
-            if _files(path) == key:
-                return index
+            try:
+                if _files(path) == key:
+                    return index
+            except DkfsError:
+                close_index(index)
+                raise
             close_index(index)
         # A smaller index took the place of this one while it was being opened, see compact.
 
@@ -389,11 +394,6 @@ def _make_files(path: Path) -> None:
 def _grow(path: Path, size: int) -> None:
     if path.stat().st_size < size:
         os.truncate(path, size)
-
-
-def _remove(path: Path) -> None:
-    for each in (path, lock_path(path)):
-        each.unlink(missing_ok=True)
 
 
 _registry: dict[tuple[int, int], tuple[Index, int]] = {}

@@ -143,9 +143,9 @@ class IntentFile:
         """Whether somebody waits to see in the index what is here; see Asking."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
         except OSError:
             return True
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
         return False
 
     @property

@@ -215,10 +215,14 @@ class SegmentWriter:
         except FileNotFoundError:
             size = 0
         else:
-            size = os.fstat(fd).st_size
-            if size > self._length:
-                failpoint("segment.cut")
-                os.ftruncate(fd, self._length)
+            try:
+                size = os.fstat(fd).st_size
+                if size > self._length:
+                    failpoint("segment.cut")
+                    os.ftruncate(fd, self._length)
+            except BaseException:
+                os.close(fd)
+                raise
             if size >= self._length and not self._is_abandoned:
                 self._fd = fd
             else:

@@ -153,13 +153,17 @@ class Store:
             index = open_index(path / INDEX_NAME, writable=writable)
             try:
                 store = cls(path, index, lock, encoding, segment_limit)
+            except BaseException:
+                close_index(index)
+                raise
+            try:
                 if writable:
                     take_in(store, recover)
                     store.bury_quietly()
                 else:
                     await_writer(store)
             except BaseException:
-                close_index(index)
+                store.close()
                 raise
             else:
                 return store

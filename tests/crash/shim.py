@@ -145,10 +145,9 @@ class Shim:
         self._library.shim_arm(n, fault.number, is_sticky, fault.is_short, fault.calls)
 
     def disarm(self) -> tuple[int, str]:
-        """Let nothing fail any more; return how many did, and which the first was."""
-        failures, failed = self._library.shim_failures(), self._library.shim_failed()
-        self._library.shim_arm(0, 0, 0, 0, 0)
-        return failures, os.fsdecode(failed)
+        """Let nothing fail any more; return how many did since arm(), and which the first was."""
+        self._library.shim_disarm()
+        return self._library.shim_failures(), os.fsdecode(self._library.shim_failed())
 
 
 def read_log(path: Path, root: Path) -> Iterator[Entry]:

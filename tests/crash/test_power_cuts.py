@@ -1,0 +1,178 @@
+"""The power is cut: what was acknowledged is there, whichever disk has forgotten what was not flushed.
+
+The disk is nbdkit's cache filter: it forgets, when it is killed, all that was written and not flushed.  The store lies on
+it, or the state directory, or both.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dkfs.history.recovery import open_store
+from dkfs.store.check import check
+from tests.mount.workloads import Workload
+from tests.mounting import PATIENCE_S, Mounted, wait_for_end
+
+pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
+
+# Saves file after file as careful programs do, and says how many are safe.
+_SAVER = """
+import os, sys
+top = sys.argv[1]
+directory = os.open(top, os.O_RDONLY)
+for n in range(1, 100000):
+    name = f"{top}/f{n % 7}"
+    with open(name + ".new", "wb") as file:
+        file.write(b"%d " % n * (n * 37 % 4000 + 1))
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(name + ".new", name)
+    os.fsync(directory)
+    print(n, flush=True)
+"""
+
+
+class Disk:
+    """An ext4 whose unflushed writes can be lost."""
+
+    def __init__(self, top: Path) -> None:
+        for program, package in (("nbdkit", "nbdkit"), ("nbdfuse", "libnbd-bin")):
+            if shutil.which(program) is None:
+                pytest.skip(f"needs {program} (Debian: {package})")
+        self.image, self.point, self._nbd = top / "image", top / "point", top / "nbd"
+        for directory in (top, self.point, self._nbd):
+            directory.mkdir()
+        with self.image.open("wb") as file:
+            file.truncate(64 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(self.image)], check=True)
+        self._socket = top / "socket"
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._loop = ""
+
+    def start(self) -> None:
+        """Mount it over a cache that is in memory."""
+        self._socket.unlink(missing_ok=True)
+        cache = ("--filter=cache", "file", str(self.image), "cache=writeback")
+        self._run("nbdkit", "-f", "-U", str(self._socket), *cache, "cache-max-size=2G")
+        _until(self._socket.exists)
+        self._run("nbdfuse", str(self._nbd), f"nbd+unix:///?socket={self._socket}")
+        _until((self._nbd / "nbd").exists)
+        made = ["losetup", "-f", "--show", str(self._nbd / "nbd")]
+        self._loop = subprocess.run(made, check=True, capture_output=True, text=True).stdout.strip()
+        subprocess.run(["mount", self._loop, str(self.point)], check=True)
+
+    def _run(self, *words: str) -> None:
+        self._children.append(subprocess.Popen(words, stderr=subprocess.DEVNULL))
+
+    def cut(self) -> None:
+        """Lose what was not flushed, and let go of it."""
+        for child in self._children[:1]:
+            child.kill()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        quiet = subprocess.DEVNULL
+        subprocess.run(["umount", "--lazy", str(self.point)], check=False, stderr=quiet)
+        if self._loop:
+            subprocess.run(["losetup", "-d", self._loop], check=False, stderr=quiet)
+            self._loop = ""
+        subprocess.run(["umount", "--lazy", str(self._nbd)], check=False, stderr=quiet)
+        for child in self._children:
+            child.kill()
+            child.wait()
+        self._children = []
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Mount what is left, for the length of the block."""
+        subprocess.run(["mount", "-o", "loop", str(self.image), str(self.point)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", str(self.point)], check=True)
+
+    def close(self) -> None:
+        """Leave nothing."""
+        self._let_go()
+
+
+def _until(what: object) -> None:
+    assert callable(what)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def expected(last: int) -> dict[str, bytes]:
+    """Return the files when *last* is the last that was saved."""
+    first = max(1, last - 6)
+    return {f"f{n % 7}": b"%d " % n * (n * 37 % 4000 + 1) for n in range(first, last + 1)}
+
+
+def cut_once(place: Mounted, disk: Disk, count: int) -> None:
+    """Save until *count* files are safe, cut the power, and look."""
+    if not (disk.point / "state").exists():
+        place.state_dir.mkdir(exist_ok=True)
+    place.mount()
+    workload = Workload(sys.executable, "-c", _SAVER, place.mountpoint, cwd=place.base)
+    pid = place.daemon_pid
+    try:
+        workload.await_count(workload.last + count)
+        disk.cut()
+        os.kill(pid, signal.SIGKILL)
+    finally:
+        said = workload.end()
+    assert wait_for_end(pid)
+    place.detach()
+    with disk.again():
+        with open_store(place.store, writable=True) as store:
+            assert list(check(store, read_data=True)) == []
+        place.mount()
+        try:
+            found = {
+                path.name: path.read_bytes()
+                for path in place.mountpoint.iterdir()
+                if not path.name.endswith(".new")
+            }
+            assert found in [expected(n) for n in (said, said + 1)]
+        finally:
+            place.umount()
+
+
+MANY = [pytest.mark.torture, pytest.mark.timeout(0)]
+
+
+@pytest.mark.parametrize(
+    ("where", "cuts"),
+    [
+        *[("store", 3), ("state", 3), ("both", 4)],
+        *[pytest.param(where, 70, marks=MANY) for where in ("store", "state", "both")],
+    ],
+)
+def test_what_was_acknowledged_survives_power_cuts(
+    unmounted: Mounted, where: str, cuts: int
+) -> None:
+    for number in range(cuts):
+        disk = Disk(unmounted.base / f"disk{number}")
+        disk.start()
+        try:
+            base = unmounted.base / f"base{number}"
+            (base / "mnt").mkdir(parents=True)
+            state = (disk.point if where != "store" else base) / "state"
+            store = (disk.point if where != "state" else base) / "store"
+            state.mkdir()
+            cut_once(
+                Mounted(unmounted.base, state, base / "mnt", store), disk, 5 + number * 13 % 60
+            )
+        finally:
+            disk.close()
+            disk.image.unlink()
