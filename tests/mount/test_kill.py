@@ -152,6 +152,19 @@ def test_a_write_that_was_never_closed_is_found_in_the_directory_that_survived(
     assert mounted.dkfs("cat", "latest:file").stdout == "never closed"
 
 
+def test_who_reads_the_store_of_a_killed_daemon_sees_all_that_was_synced(mounted: Mounted) -> None:
+    fd = os.open(mounted.mountpoint / "file", os.O_CREAT | os.O_RDWR)
+    for number in range(60):  # a burst, which the recorder lets pass
+        os.pwrite(fd, b"%02d" % number, 0)
+        os.fsync(fd)
+    mounted.kill()
+    with pytest.raises(OSError, match="not connected"):
+        os.close(fd)
+
+    assert mounted.dkfs("cat", "latest:file").stdout == "59"
+    assert not (mounted.store / "intent").exists()
+
+
 def test_the_next_mount_detaches_a_dead_one(mounted: Mounted) -> None:
     kill_only(mounted)
     with pytest.raises(OSError, match="not connected"):
