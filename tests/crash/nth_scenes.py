@@ -211,6 +211,13 @@ def differences(reader: Reader, state: Path) -> list[str]:
 # ---- what is tried
 
 
+def write(fs: FileSystem, number: int, data: bytes) -> None:
+    """Write as an application does that looks at what write(2) returns."""
+    done = 0
+    while done < len(data):
+        done += fs.files.write(number, done, data[done:])
+
+
 def record(place: Place) -> None:
     """Do what applications do; what is synced is promised."""
     fs = place.fs
@@ -219,7 +226,7 @@ def record(place: Place) -> None:
     for n in range(3):
         number = fs.names.create(root, b"new%d" % n, 0o644, os.O_RDWR, ME)[0]
         try:
-            fs.files.write(number, 0, text(f"new {n}"))
+            write(fs, number, text(f"new {n}"))
             _, seq = fs.files.fsync(number)
             inode = fs.files.handles[number].inode
             is_durable = fs.recorder.secure(seq, inode.node) or fs.recorder.wait(seq)
@@ -262,7 +269,7 @@ def umount(place: Place) -> None:
     assert place.fs is not None
     fs = place.fs
     number = fs.names.create(fs.table.root, b"late", 0o644, os.O_RDWR, ME)[0]
-    fs.files.write(number, 0, text("late"))
+    write(fs, number, text("late"))
     if fs.close():
         place.promised["late"] = text("late").decode()
     place.fs = None
