@@ -58,7 +58,12 @@ def test_it_returns_when_the_daemon_has_ended(
     # No pipe, which the daemon too would hold open.
     with (unmounted.base / "said").open("w") as said:
         done = subprocess.run(
-            words(unmounted, *program), env=environment(), stderr=said, check=False, timeout=120
+            words(unmounted, *program),
+            cwd=unmounted.state_dir,
+            env=environment(),
+            stderr=said,
+            check=False,
+            timeout=120,
         )
 
     assert leftovers.processes_of(unmounted.base) == []
