@@ -76,6 +76,7 @@ def _serve(
         store = open_store(settings, stack)
         os.umask(0)  # from here on modes are the application's business
         replayed, seconds = replay(settings, store, root_fd, on_progress=on_progress)
+        store.reopen_index()
         engine = choose(settings.engine)
         service = Service(settings, store, engine, version=__version__)
         service.metrics.observe_recovery(seconds=seconds, reason="startup", succeeded=True)

@@ -60,8 +60,7 @@ class Index:
     def begin(self, *, write: bool) -> "lmdb.Transaction[bytes]":
         """Begin a transaction; raises StoreError.
 
-        After a failed commit LMDB refuses everything, so the environment is opened again: transactions that are still
-        open end then, and raise StoreError when next used.
+        After a failed commit the environment is opened again: open transactions raise StoreError when next used.
         """
         env = self._env
         try:
@@ -86,10 +85,9 @@ class Index:
         return None if value is None else unseal("meta", key, value)
 
     def cover(self) -> None:
-        """Make the file as long as its last page number says.
+        """Make the file as long as its last page number says: then what looks like a truncated file is one.
 
-        LMDB leaves the file short when the last pages of a transaction were freed in it (21 of 4,500 random
-        transactions, by up to 10 pages), which looks like a truncated file. This way only truncation does.
+        LMDB leaves it short when the last pages of a transaction were freed in it (21 of 4,500 random ones).
         """
         info, page_size = self._env.info(), self._env.stat()["psize"]
         try:
@@ -112,6 +110,12 @@ class Index:
             (int(field[2]) for field in fields if field[2:] and field[2] != "-"), default=None
         )
 
+    def reopen(self) -> None:
+        """Give back the pages that LMDB keeps of its largest transaction, while nothing is read or written."""
+        with self._lock:
+            self._env.close()
+            self._open()
+
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
@@ -130,16 +134,13 @@ class Index:
         try:
             self._identity = check_file(self.path)
             self._env = open_env(self.path, writable=self.writable)
+            try:
+                self._open_tables()
+            except (lmdb.Error, DkfsError):
+                self._env.close()
+                raise
         except lmdb.Error as exc:
             raise index_error(exc) from exc
-        try:
-            self._open_tables()
-        except lmdb.Error as exc:
-            self._env.close()
-            raise index_error(exc) from exc
-        except DkfsError:
-            self._env.close()
-            raise
 
     def _open_tables(self) -> None:
         try:
@@ -359,7 +360,6 @@ def _files(path: Path) -> tuple[tuple[int, int], int]:
 
 def open_env(path: Path, *, writable: bool, sync: bool = True) -> lmdb.Environment:
     """Open the environment at *path* with as much address space as the process may have."""
-    size = path.stat().st_size
     for map_size in _MAP_SIZES:
         try:
             return lmdb.open(
@@ -377,7 +377,7 @@ def open_env(path: Path, *, writable: bool, sync: bool = True) -> lmdb.Environme
                 lib_version=0,  # the format of LMDB 0.9
             )
         except lmdb.MemoryError:
-            if map_size == _MAP_SIZES[-1] or map_size // 4 < size:
+            if map_size == _MAP_SIZES[-1] or map_size // 4 < path.stat().st_size:
                 raise
     raise AssertionError("unreachable")
 

@@ -288,6 +288,10 @@ class Store:
         """Raise StoreError if the store was removed, or moved, since it was opened."""
         self._index.check_there()
 
+    def reopen_index(self) -> None:
+        """Give back the memory that large transactions have taken, while nothing is read or written; raises StoreError."""
+        self._index.reopen()
+
     def size(self) -> StoreSize:
         """Return how much room the store takes; raises StoreError."""
         try:

@@ -347,3 +347,13 @@ def test_a_writer_is_refused_while_the_process_reads(path: Path) -> None:
 
     with Store.open(path, writable=True) as store, store.write() as writer:
         append(writer)
+
+
+def test_the_index_is_opened_again_with_all_that_is_in_it(store: Store) -> None:
+    _, _, blob = add_file(store, b"f", b"data")
+    store.reopen_index()
+    seq, _, _ = add_file(store, b"g", b"more")
+
+    with store.read() as reader:
+        assert reader.last == seq
+        assert reader.blob(blob) == b"data"
