@@ -7,11 +7,11 @@ Brings --state-dir back from --store if it was lost, mounts dkfs over it (or at 
 signals to it, and when it ends waits until everything is recorded.  Made to wrap the entry point of a container; as
 process 1 it also reaps what COMMAND leaves behind.  Root's mount is open to other users, as the directory was.
 
-With --txn the version before COMMAND is held, and if COMMAND fails (an exit status other than 0, or a signal) the mount goes
-back to it; the rollback is a version like any other, `dkfs undo` takes it back.  Where a mount uses the store already (that
-of --store, DKFS_STORE, or the one that the current directory lies in), COMMAND runs on that one.  There is no isolation:
-others see at once what COMMAND does, and what they do meanwhile goes back with it.  If dkfs itself is killed, nothing is
-taken back and the hold txn-TIME-PID stays: `dkfs rollback` to it, and `dkfs release` it.
+With --txn the version before COMMAND is held, and if COMMAND fails (an exit status other than 0, or a signal) the
+mount goes back to it; the rollback is a version like any other, `dkfs undo` takes it back.  Where a mount uses the
+store already (that of --store, DKFS_STORE, or the one that the current directory lies in), COMMAND runs on that one.
+There is no isolation: others see at once what COMMAND does, and what they do meanwhile goes back with it.  If dkfs
+itself is killed, nothing is taken back and the hold txn-TIME-PID stays: `dkfs rollback` to it, and `dkfs release` it.
 
 exit status:
   that of COMMAND, 128 + N if signal N ended it, 127 if it is not there, 126 if it cannot be executed;

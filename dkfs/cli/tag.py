@@ -7,10 +7,11 @@
 
 A tag does not keep its version from being forgotten: `dkfs hold` does, and `dkfs forget --keep-tag NAME` if it is said.
 
-The present state is that of one instant: requests of applications are held while all open files are captured (milliseconds), so
-files that belong together are named together.  What programs have stored through maps (mmap) is in it as far as the kernel
-has told dkfs; --freeze has the kernel tell first, and fails if that takes more than 5 seconds.  Where the kernel passes files
-through (-o io=hybrid, checkpoint), what is written or stored past dkfs in that instant is not held.
+The present state is that of one instant: requests of applications are held while all open files are captured
+(milliseconds), so files that belong together are named together.  What programs have stored through maps (mmap) is in
+it as far as the kernel has told dkfs; --freeze has the kernel tell first, and fails if that takes more than 5
+seconds.  Where the kernel passes files through (-o io=hybrid, checkpoint), what is written or stored past dkfs in
+that instant is not held.
 
 exit status:
   0 ok, 1 the name is taken, or is a hold, or the daemon could not, 2 usage, 3 no such version or tag, 4 store trouble

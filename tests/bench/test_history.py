@@ -16,6 +16,7 @@ def _work(mounted: Mounted) -> Seq:
     before = History(mounted.store).flush()
     (mounted.mountpoint / "work").mkdir()
     (mounted.mountpoint / "work" / "file").write_bytes(b"recorded")
+    mounted.flush()
     return before
 
 
