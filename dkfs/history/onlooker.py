@@ -46,7 +46,14 @@ class Onlooker(Recorder):
         """Refuse."""
         _refuse()
 
-    def append_plan(self, operation: Operation, plan: Plan, *, expected: Seq) -> Seq:
+    def append_plan(
+        self,
+        operation: Operation,
+        plan: Plan,
+        *,
+        expected: Seq,
+        work: Callable[[Writer], None] = lambda _: None,
+    ) -> Seq:
         """Refuse."""
         _refuse()
 

@@ -11,8 +11,9 @@ from bench.__main__ import present
 from bench.peer import Raw
 from bench.peers import PEERS, Bindfs, Dkfs, DkfsKernel, PassthroughC
 from bench.results import Measured, Sample, table, verdict_table
-from bench.workload_data import FsyncLatency, SequentialWrites1M, SequentialWrites4K
+from bench.workload_data import SequentialWrites1M, SequentialWrites4K
 from bench.workload_programs import Untar
+from bench.workload_syncs import FsyncLatency
 from bench.workloads import WORKLOADS
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent

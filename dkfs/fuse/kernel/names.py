@@ -40,7 +40,9 @@ class NameRequests:
         self._names = fs.names
         self._captures = fs.captures
         self._virtual = fs.virtual
-        self._settled: set[int] = set()  # requests that come again after everything promised is in the index
+        self._settled: set[int] = (
+            set()
+        )  # requests that come again after everything promised is in the index
         self._valid = Validity(fs)
         self._missing = no_entry(self._valid.name_s)
 
