@@ -50,7 +50,7 @@ def test_every_target_of_the_project_belongs_to_a_workload() -> None:
         *("read-mmap", "stat-hot", "lookup", "lookup-negative", "create-4k", "open-close"),
         *("rename", "unlink", "untar", "untar-xz", "git-clone", "make", "npm-install"),
         *("sqlite-wal", "sqlite-delete", "find-size", "capture-1m", "capture-1m-64k"),
-        *("idle-cpu", "memory-100k", "memory-1m"),
+        *("fsync", "fsync-together", "idle-cpu", "memory-100k", "memory-1m"),
     }
 
 
