@@ -7,6 +7,7 @@ concerns all of it, is marked `alone`: no other one runs meanwhile.
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ class Beside:
         """Tell a process that is being started which run it belongs to."""
         if self._shared is None:
             self._shared = Path(tempfile.mkdtemp(prefix="dkfs-test-run-"))
+            # Told to end, it ends its workers and takes away what is left, as after Ctrl-C.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         node.workerinput["dkfs_run"] = self.run
         node.workerinput["dkfs_shared"] = os.fspath(self._shared)
 
