@@ -12,6 +12,7 @@ import trio
 from dkfs import __version__
 from dkfs.config.settings import MountSettings
 from dkfs.daemon.control import Message
+from dkfs.daemon.courtesy import Courtesy
 from dkfs.daemon.forgetting import Forgetting
 from dkfs.daemon.listener import Say
 from dkfs.daemon.maintenance import Maintenance
@@ -72,7 +73,9 @@ class Commands:
         self._commands["scrub"] = self.scrubbing.command
         reserve = Reserve(fs.store.path, settings.reserve)
         reserve.keep()
-        self.maintenance = Maintenance(fs.store, reserve, depth=settings.encoding.depth)
+        self.maintenance = Maintenance(
+            fs.store, reserve, Courtesy(lambda: engine.turn), depth=settings.encoding.depth
+        )
         forgetting = Forgetting(fs.store, self.maintenance)
         # Those that take long: they say how far they are.
         self._lasting: dict[str, Callable[[Message, Say], Awaitable[Message]]] = {

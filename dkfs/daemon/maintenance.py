@@ -18,6 +18,7 @@ import trio
 
 from dkfs.core.retention import Rules
 from dkfs.daemon.control import Message
+from dkfs.daemon.courtesy import Courtesy
 from dkfs.daemon.listener import Say
 from dkfs.daemon.surveying import RemoteSurvey
 from dkfs.errors import StoreBusyError, UsageError
@@ -31,8 +32,8 @@ from dkfs.store.collect_repack import Repacking
 from dkfs.store.collect_survey import Findings
 from dkfs.store.reserve import Reserve
 
-# A transaction keeps the recorder waiting, and its Python keeps requests waiting for the interpreter.
-_SLICE_S: Final = 0.001  # of a collection, which only compares and puts rows
+# A transaction keeps the recorder waiting; its Python keeps requests waiting for a part of that only (see Courtesy).
+_SLICE_S: Final = 0.004  # of a collection, which only compares and puts rows
 _FOLD_S: Final = 0.004  # of forgetting, which has more to do for each row
 _REST: Final = 3  # times as long as a slice took
 _REST_LEAST_S: Final = 0.005
@@ -58,12 +59,13 @@ class Totals:
 class Maintenance:
     """Keeps one store small while it is being written."""
 
-    def __init__(self, store: Store, reserve: Reserve, *, depth: int) -> None:
+    def __init__(self, store: Store, reserve: Reserve, courtesy: Courtesy, *, depth: int) -> None:
         """*depth*: of differences to differences, at most, where blobs are encoded again."""
         self.totals = Totals()
         self.slices = threading.Lock()  # held by whoever changes what exists: a slice, a rollback
         self._store = store
         self._reserve = reserve
+        self._courtesy = courtesy
         self._depth = depth
         self._doing = ""
         self._is_quiet = False
@@ -127,8 +129,9 @@ class Maintenance:
 
     def forget_slowly(self, work: Callable[[forgetting.Pace], T], rest: "Rest") -> T:
         """Do *work* in this thread, one of trio's; who calls it is alone()."""
+        self._courtesy.is_hurried = rest.is_hurried
         with self.slices, self._reserve.spending():
-            return self._reserve.attempt(lambda: work(rest.within(self.slices)))
+            return self._reserve.attempt(lambda: work(rest.within(self.slices, self._courtesy)))
 
     async def gc(self, request: Message, say: Say) -> Message:
         """Collect; the command of this name."""
@@ -187,15 +190,23 @@ class Maintenance:
 
     def _collect(self, rest: "Rest", max_unused: float, repacking: Repacking | None) -> Report:
         limit = self._store.segment_limit
+        self._courtesy.is_hurried = rest.is_hurried
         with RemoteSurvey(self._store.path, limit=limit, say=rest.say) as survey:
             return Collection(
                 self._store,
                 survey,
                 reserve=self._reserve,
-                pace=Pace(slice_s=_SLICE_S, pause=rest.pause),
+                pace=Pace(
+                    slice_s=_SLICE_S,
+                    pause=partial(self._pause, rest),
+                    breathe=self._courtesy.breathe,
+                ),
                 say=rest.say,
                 exclusive=self.slices,
             ).run(max_unused=max_unused, repacking=repacking)
+
+    def _pause(self, rest: "Rest", seconds: float) -> None:
+        rest.pause(seconds, waited_s=self._courtesy.waited_s())
 
 
 def _forget_contents(store: Store, rows: Sequence[Row], pace: forgetting.Pace) -> int:
@@ -210,14 +221,15 @@ class Rest:
     ) -> None:
         """*is_hurried* tells whether more wait for the end of it than for a rest."""
         self._say = say
-        self._is_hurried = is_hurried
+        self.is_hurried = is_hurried
         self._told = self._rested = time.monotonic()
 
-    def pause(self, seconds: float) -> None:
-        """Rest from a slice that took so long."""
+    def pause(self, seconds: float, *, waited_s: float = 0.0) -> None:
+        """Rest from a slice that took so long, in which it was waited for others for *waited_s*."""
         trio.from_thread.check_cancelled()  # the mount ends: what is left is for another time
-        if not self._is_hurried():
-            time.sleep(min(max(_REST_LEAST_S, _REST * seconds), _REST_MOST_S))
+        if not self.is_hurried():
+            due_s = _REST * (seconds - waited_s) - waited_s
+            time.sleep(min(max(_REST_LEAST_S, due_s), _REST_MOST_S))
 
     def say(self, what: str, done: int, total: int) -> None:
         """Tell how far *what* is, if that was not told just now."""
@@ -234,20 +246,21 @@ class Rest:
             # Raises if nobody listens any more: who asked has given up.
             trio.from_thread.run(self._say, line)
 
-    def within(self, slices: threading.Lock) -> forgetting.Pace:
+    def within(self, slices: threading.Lock, courtesy: Courtesy) -> forgetting.Pace:
         """Return the pace of forgetting that lets go of *slices* between two transactions."""
 
         def pause(progress: forgetting.Progress) -> None:
             slices.release()
             try:
                 self.say("forgetting", progress.forgotten, progress.total)
-                self.pause(time.monotonic() - self._rested)
+                worked_s = time.monotonic() - self._rested
+                self.pause(worked_s, waited_s=courtesy.waited_s())
             finally:
                 slices.acquire()
                 self._rested = time.monotonic()
 
         self._rested = time.monotonic()
-        return forgetting.Pace(_FOLD_S, pause)
+        return forgetting.Pace(_FOLD_S, pause, courtesy.breathe)
 
 
 def described(report: Report) -> Message:

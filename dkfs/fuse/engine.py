@@ -52,6 +52,11 @@ class Engine(Invalidator, Protocol):
         """What `-o engine=` calls it."""
         ...
 
+    @property
+    def turn(self) -> int:
+        """A number that grows at the beginning and at the end of each request: odd within one. For any thread."""
+        ...
+
     def mounted(
         self, fs: FileSystem, meter: Meter, mountpoint: Path, *, source: str, options: set[str]
     ) -> AbstractContextManager[None]:
@@ -92,6 +97,11 @@ class _Auto:
     def name(self) -> str:
         """See Engine."""
         return self._engine.name
+
+    @property
+    def turn(self) -> int:
+        """See Engine."""
+        return self._engine.turn
 
     @contextmanager
     def mounted(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dkfs.fuse import connection, invalidate
+from dkfs.fuse import connection, invalidate, readiness
 from dkfs.fuse.adapter import Operations
 from dkfs.fuse.engine import Meter
 from dkfs.overlay.mounted import FileSystem
@@ -15,6 +15,11 @@ class Pyfuse3Engine:
     """See Engine."""
 
     name = "pyfuse3"
+
+    @property
+    def turn(self) -> int:
+        """See Engine."""
+        return readiness.turn()
 
     @contextmanager
     def mounted(

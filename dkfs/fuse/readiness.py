@@ -49,6 +49,7 @@ class _Readiness:
 
     def __init__(self) -> None:
         self.lock = _Lock()
+        self.turn = 0  # odd from one return of wait_readable() to the next call: within a request
         self.slow = 0  # requests that wait for a thread
         self._poll = select.poll()
         self._fd = -1
@@ -58,6 +59,13 @@ class _Readiness:
 
     async def wait_readable(self, fd: int) -> None:
         """Return when *fd* is readable."""
+        self.turn += self.turn & 1
+        try:
+            await self._wait_readable(fd)
+        finally:
+            self.turn += 1
+
+    async def _wait_readable(self, fd: int) -> None:
         if fd != self._fd:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLIN)
@@ -85,6 +93,11 @@ class _Readiness:
 
 
 _readiness = _Readiness()
+
+
+def turn() -> int:
+    """Return a number that grows at the beginning and at the end of each request: odd within one."""
+    return _readiness.turn
 
 
 @contextlib.contextmanager

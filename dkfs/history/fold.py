@@ -11,7 +11,7 @@ After a fold the index is what it would be if the folded versions and the one th
 So what no kept version can reach leaves nothing behind, and the order in which versions are folded makes no difference.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from dkfs.core import codec
@@ -29,7 +29,9 @@ _NO_NAME = b"?"  # in a state of a node that has none: a record has one
 class Folder:
     """Folds versions; what it remembers from fold to fold stays true while nobody else folds."""
 
-    def __init__(self) -> None:
+    def __init__(self, breathe: Callable[[], None]) -> None:
+        """*breathe* is called after each row."""
+        self._breathe = breathe
         self._places: dict[NodeId, frozenset[Place]] = {}
         self._target: LogRecord | None = (
             None  # decoded and encoded, a record of 100,000 keys takes 0.2 s
@@ -52,12 +54,15 @@ class Folder:
         lists = _Lists(target)
         for node, seqs in nodes.items():
             lists.set_node(node, is_there=self._fold_node(writer, node, seqs, into))
+            self._breathe()
         for place, seqs in names.items():
             lists.set_name(place, is_there=_fold_name(writer, place, seqs, into))
+            self._breathe()
         self._target = lists.record()
         _put_record(writer, self._target)
         for record in records:
             writer.delete_row("log", SEQ.pack(record.seq))
+            self._breathe()
         return size(self._target) - size(target)
 
     def _record(self, writer: Writer, seq: Seq) -> LogRecord:

@@ -46,12 +46,17 @@ class Progress:
 Pause = Callable[[Progress], None]
 
 
+def _go_on() -> None:
+    """Do not stop."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How long a transaction may be, and what happens between two of them."""
 
     seconds: float = 0.25  # that a transaction should take, without the commit
     pause: Pause | None = None
+    breathe: Callable[[], None] = _go_on  # called after about each row
 
 
 def is_live_hold(tag: Tag, now_ns: int) -> bool:
@@ -99,6 +104,7 @@ def forget_contents(
         with store.write() as writer, batches:
             for node, seq in batch:
                 done += _forget_content(writer, node, seq)
+                pace.breathe()
         at += len(batch)
         if pace.pause is not None:
             pace.pause(Progress(at, len(rows)))
@@ -155,7 +161,7 @@ class _Forgetting:
         self._tags = tags
         self._now_ns = now_ns
         self._pace = pace
-        self._folder = Folder()
+        self._folder = Folder(pace.breathe)
         self._work: list[
             _Work
         ] = []  # the newest last: what follows a range is a version that is kept
@@ -217,6 +223,7 @@ class _Forgetting:
             if record.seq in self._stays:
                 return batch[::-1], keys, record.seq
             batch.append(record)
+            self._pace.breathe()
             keys += size(record)
             if keys >= most:
                 break

@@ -80,11 +80,18 @@ class Surveyor(Protocol):
 class Pace:
     """How much is done at once: all that fits into a slice, and then a pause."""
 
-    def __init__(self, *, slice_s: float, pause: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        *,
+        slice_s: float,
+        pause: Callable[[float], None],
+        breathe: Callable[[], None] = lambda: None,
+    ) -> None:
         """Work for *slice_s* seconds at most in one transaction, its commit not counted.
 
-        *pause* hears how long a transaction took with its commit.
+        *pause* hears how long a transaction took with its commit; *breathe* is called after each row.
         """
+        self.breathe = breathe
         self._slice_s = slice_s
         self._pause = pause
         self._rows = 64
@@ -337,7 +344,7 @@ class Collection:
         if sweep.last_move() > self._seen:
             return None
         sweep.take_touched(self._kept)
-        return sweep.swap(swaps, self._kept)
+        return sweep.swap(swaps, self._kept, self._pace.breathe)
 
     def _write(self, work: Callable[[Sweep], T], *, rows: int = 0) -> T:
         """Do *work* in a transaction of its own, with the reserve if it must be."""

@@ -3,7 +3,7 @@
 A row is changed only if it still is what it was when the collection looked: who stored something meanwhile wins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -74,11 +74,15 @@ class Sweep(Transaction):
             self._side.touched = set()
             kept.add(self, touched)
 
-    def swap(self, swaps: Sequence[Swap], kept: Kept) -> int:
-        """Change the rows of *swaps*, less those that somebody relies on; return how many were changed."""
+    def swap(self, swaps: Sequence[Swap], kept: Kept, breathe: Callable[[], None]) -> int:
+        """Change the rows of *swaps*, less those that somebody relies on; return how many were changed.
+
+        *breathe* is called before each.
+        """
         txn, table, count = self._txn, self._tables["blobs"], 0
         try:
             for blob, old, new, is_deeper in swaps:
+                breathe()
                 if (new is None or is_deeper) and blob in kept:
                     continue
                 if txn.get(blob, db=table) != old:

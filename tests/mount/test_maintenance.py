@@ -16,6 +16,7 @@ import pytest
 
 from dkfs.daemon import control
 from dkfs.errors import StoreBusyError
+from tests.mount.engines import each_engine
 from tests.mounting import CHECKOUT, PATIENCE_S, Mounted
 
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
@@ -120,6 +121,38 @@ def test_what_is_written_meanwhile_is_recorded(mounted: Mounted) -> None:
         assert shown(mounted, f"f{name}")[-15:] == [contents(n) for n in last]
     mounted.umount()
     assert mounted.dkfs("check", "--read-data").returncode == 0
+
+
+@each_engine
+def test_maintenance_ends_however_busy_the_mount_is(
+    unmounted: Mounted, mount_options: tuple[str, ...]
+) -> None:
+    unmounted.mount(*mount_options)
+    write(unmounted, range(100))
+    stop = threading.Event()
+
+    def work() -> None:
+        with open(unmounted.mountpoint / "busy", "wb", buffering=0) as file:
+            while not stop.is_set():
+                os.pwrite(file.fileno(), bytes(4096), 0)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        done = [
+            unmounted.dkfs(*words).returncode
+            for words in (
+                ("prune", "--keep-last", "20"),
+                ("gc", "--max-unused", "0"),
+                ("gc", "--repack"),
+            )
+        ]
+    finally:
+        stop.set()
+        worker.join()
+
+    assert done == [0, 0, 0]
+    assert segment_bytes(unmounted) < 60 * SIZE
 
 
 def test_if_the_process_that_reads_is_killed_the_mount_goes_on(mounted: Mounted) -> None:

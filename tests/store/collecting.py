@@ -54,6 +54,7 @@ def collect(
     max_unused: float = 0.1,
     reserve: int = 0,
     at: Callable[[str], None] | None = None,
+    breathe: Callable[[], None] = lambda: None,
 ) -> Report:
     """Collect *store* in this process."""
     making = Collection if at is None else partial(Collection, at=at)
@@ -61,7 +62,7 @@ def collect(
         store,
         Survey(store, limit=store.segment_limit, say=silent),
         reserve=Reserve(store.path, reserve),
-        pace=Pace(slice_s=0.1, pause=unhurried),
+        pace=Pace(slice_s=0.1, pause=unhurried, breathe=breathe),
         say=silent,
     ).run(max_unused=max_unused)
 

@@ -345,6 +345,18 @@ def test_who_stores_something_again_meanwhile_wins(small: Store) -> None:
         expect(again, range(21, 41))
 
 
+def test_others_are_let_in_at_each_row_that_is_removed(small: Store) -> None:
+    with small:
+        fill(small, range(1, 21))
+        lose(small, 1, 10)
+        rows: list[str] = []
+
+        report = collect(small, max_unused=1, breathe=lambda: rows.append("a row"))
+
+        assert len(rows) == report.dead_blobs == 7
+        expect(small, range(11, 21))
+
+
 def give_up(store: Store, blob: BlobId) -> None:
     """Do to *blob* what a repair does that does not find it anywhere."""
     with store.read() as reader:
@@ -353,7 +365,9 @@ def give_up(store: Store, blob: BlobId) -> None:
     assert location is not None
     lost = BlobLocation(0, 0, 0, location.length, LOST)
     with store.sweep() as sweep:
-        sweep.swap([Swap(blob, value, seal(blob, encode_blob_location(lost)))], Kept())
+        sweep.swap(
+            [Swap(blob, value, seal(blob, encode_blob_location(lost)))], Kept(), lambda: None
+        )
 
 
 def test_what_a_repair_gave_up_stops_no_collection_and_stays_known(small: Store) -> None:

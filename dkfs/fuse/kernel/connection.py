@@ -39,6 +39,11 @@ class KernelEngine:
         self._notifier: Notifier | None = None
         self._settling: set[int] = set()
 
+    @property
+    def turn(self) -> int:
+        """See Engine."""
+        return 0 if self._server is None else self._server.turn
+
     @contextmanager
     def mounted(
         self, fs: FileSystem, meter: Meter, mountpoint: Path, *, source: str, options: set[str]
