@@ -108,9 +108,10 @@ class IntentLog:
 
     def is_due(self, now_s: float) -> bool:
         """Return whether what is here should be in the index: it is long here, it is much, or somebody wants to see it."""
-        if self._since_s is None:
+        since_s = self._since_s  # once: whoever syncs may set it to None meanwhile
+        if since_s is None:
             return False
-        if self._is_tight or now_s - self._since_s > VISIBLE_S:
+        if self._is_tight or now_s - since_s > VISIBLE_S:
             return True
         if not self._turn.acquire(blocking=False):
             return False

@@ -17,6 +17,7 @@ from dkfs import failpoints
 from dkfs.history.change import Link, NameChange, NodeChange
 from dkfs.history.content import read
 from dkfs.history.frozen import FrozenBytes, FrozenFile
+from dkfs.history.intent import IntentLog
 from dkfs.history.recorder import Recorder
 from dkfs.history.recovery import open_store
 from dkfs.history.tree import Tree
@@ -369,3 +370,27 @@ def test_there_is_one_record_for_all_who_wait(
         assert [r.span[:2] for r in read_intents(world.path, world.store.uuid.bytes)] == [
             (one, other)
         ]
+
+
+def test_who_is_asked_whether_it_is_due_while_another_thread_forgets_it_does_not_fail(
+    world: World,
+) -> None:
+    class Forgotten(IntentLog):
+        """What is in it comes into the index after the first look at it."""
+
+        seen: float | None = None
+
+        @property
+        def _since_s(self) -> float | None:
+            seen, self.seen = self.seen, None
+            return seen
+
+        @_since_s.setter
+        def _since_s(self, value: float | None) -> None:
+            self.seen = value
+
+    forgotten = Forgotten(world.store, time_ns=0, committed=lambda: Seq(0))
+    forgotten.seen = 1.0
+
+    # The recorder's thread asks: if this raised, it would end, and every sync would wait for ever.
+    assert not forgotten.is_due(1.1)
