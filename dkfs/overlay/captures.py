@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _SAVE_MOST = 8 * 1024 * 1024  # bytes
 _WAIT_S = 60.0
 _PUT_OFF_MOST = 2.0  # intervals for which a capture waits for the rest of a write
+_REST_S = 0.5  # in which the rest comes, also of an application that waits for a processor; of shorter intervals more are waited
 _PRESS_S = 0.2  # between looks at whether the store fails
 
 
@@ -278,7 +279,7 @@ class Captures:
             if older_than_s and not all(f.wait_released(0) for f in inode.frozen or ()):
                 continue
             assert inode.handles
-            if older_than_s and self._is_halfway(inode, until - _PUT_OFF_MOST * older_than_s):
+            if older_than_s and self._is_halfway(inode, until, older_than_s):
                 continue
             if older_than_s and self._has_to_wait(inode):
                 continue
@@ -295,13 +296,15 @@ class Captures:
         """Return whether what is to be captured is still being found out."""
         return False
 
-    def _is_halfway(self, inode: Inode, at_the_latest: float) -> bool:
+    def _is_halfway(self, inode: Inode, until: float, interval_s: float) -> bool:
         """Return whether the rest of a write seems to be on its way: by the next look it will have come."""
         assert inode.handles
         halves = [handle for handle in inode.handles if handle.is_halfway]
-        for handle in halves:
-            handle.is_halfway = False  # if there is no rest, it is put off once only
-        return bool(halves) and self._dirty[inode] > at_the_latest
+        if interval_s >= _REST_S:
+            for handle in halves:
+                handle.is_halfway = False  # if there is no rest, it is put off once only
+        put_off_s = _PUT_OFF_MOST * max(interval_s, _REST_S)
+        return bool(halves) and self._dirty[inode] > until - put_off_s
 
     def recorded_all(self, sizes: Mapping[Inode, int]) -> None:
         """Note that everything is recorded as it is now; *sizes* are those of the files open for writing."""

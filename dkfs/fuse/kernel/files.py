@@ -137,6 +137,11 @@ class FileRequests:
         if request.node >= VIRTUAL:
             number = self._virtual.open(request.node, flags, request)
             return OPEN_OUT.pack(number, _KEEP | _NOFLUSH, 0)
+        if (
+            flags & os.O_TRUNC and self._recorder.is_full
+        ):  # it changes the file: see Handler.makes_changes
+            self._recorder.refuse_unrecorded()
+            return First(self._recorder.wait_room, is_look=False)
         return self._open(self._table[request.node], flags, how, request)
 
     def _open(self, inode: Inode, flags: int, how: int, request: Request) -> bytes | First:

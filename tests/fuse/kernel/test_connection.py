@@ -77,8 +77,9 @@ def test_who_waits_for_the_store_can_be_killed(unmounted: Mounted) -> None:
     path = unmounted.mountpoint / "file"
     path.write_bytes(b"data")
     unmounted.flush()
+    other = bytes(2 << 20)  # too much for the intent log
     with no_commits(unmounted):
-        path.write_bytes(b"other")
+        path.write_bytes(other)
         writing = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
         assert writing.stdout is not None
         writing.stdout.read(1)
@@ -91,7 +92,7 @@ def test_who_waits_for_the_store_can_be_killed(unmounted: Mounted) -> None:
 
         assert writing.wait(PATIENCE_S) == -signal.SIGKILL
         writing.stdout.close()
-        assert path.read_bytes() == b"other"
+        assert path.read_bytes() == other
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from tests.fuse.kernel import wire
 from tests.fuse.kernel.kernel_side import CountingMeter, reply_of
 from tests.fuse.kernel.test_passthrough import Mounted
 from tests.fuse.kernel.wire import Op
+from tests.overlay.world import World
 
 
 class Waiting:
@@ -163,3 +164,28 @@ def test_what_cannot_be_told_to_the_kernel_is_closed(
     assert waiting.world.recorder.flush()
     waiting.fs.tick(0.0)
     assert len(table) == inodes
+
+
+def test_an_open_that_truncates_waits_for_the_recorder_or_is_refused_as_a_write_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    number = world.create(b"f", b"contents")
+    inode = world.fs.files.handles[number].inode
+    dispatcher = Dispatcher(world.fs, CountingMeter())
+    dispatcher.is_ready = True
+
+    def ask(flags: int) -> object:
+        message = wire.request(Op.OPEN, inode.id, wire.OPEN.pack(flags, 0))
+        return dispatcher.handle(bytearray(message), len(message))
+
+    monkeypatch.setattr(type(world.recorder), "is_full", property(lambda _: True))
+    assert isinstance(ask(os.O_WRONLY | os.O_TRUNC), Held)
+    assert isinstance(ask(os.O_WRONLY), bytes)
+    monkeypatch.setattr(type(world.recorder), "refusal", property(lambda _: errno.ENOSPC))
+    refused = ask(os.O_WRONLY | os.O_TRUNC)
+    assert isinstance(refused, bytes)
+    assert reply_of(refused).error == errno.ENOSPC
+    assert (world.state / "f").read_bytes() == b"contents"
+    monkeypatch.undo()
+    world.close()
