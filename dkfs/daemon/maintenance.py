@@ -33,9 +33,9 @@ from dkfs.store.collect_survey import Findings
 from dkfs.store.reserve import Reserve
 
 # A transaction keeps the recorder waiting; its Python keeps requests waiting for a part of that only (see Courtesy).
-_SLICE_S: Final = 0.004  # of a collection, which only compares and puts rows
-_FOLD_S: Final = 0.004  # of forgetting, which has more to do for each row
-_REST: Final = 3  # times as long as a slice took
+_SLICE_S: Final = 0.016  # of a collection; while the mount is busy most of it is waited for others
+_FOLD_S: Final = 0.016  # of forgetting
+_REST: Final = 3  # times as long as was worked, the commit included
 _REST_LEAST_S: Final = 0.005
 _REST_MOST_S: Final = 0.05  # a slow disk is mostly waited for
 _TELL_S: Final = 0.2
