@@ -1,6 +1,6 @@
 """Recording goes on after the store failed for so long that the queue was dropped.
 
-Between two requests, as a rollback: what was promised and is only in the redo log is committed, then all that the
+Between two requests, as a rollback: what was promised and is only in the intent log is committed, then all that the
 directory has and the history has not, as one version that the log calls a gap.  What was known of inodes is asked again.
 """
 
@@ -9,7 +9,7 @@ import os
 import time
 from typing import Final
 
-from dkfs.errors import DkfsError
+from dkfs.errors import CorruptError, DkfsError
 from dkfs.history.found import Collector
 from dkfs.history.recorder import Recorder
 from dkfs.history.recovery import recover
@@ -19,7 +19,7 @@ from dkfs.model.operation import OpKind
 from dkfs.overlay.captures import Captures
 from dkfs.overlay.inodes import InodeTable
 from dkfs.store import Store
-from dkfs.store.intent import read_intents
+from dkfs.store.intent import read_intents, set_aside
 
 _AGAIN_S: Final = 1.0  # before the next try
 _AGAIN_MOST_S: Final = 60.0  # when a try was far more than that, for nothing
@@ -74,10 +74,7 @@ class Resuming:
     def _record(self) -> Seq:
         """Commit what was promised, and what else is there; return the version."""
         store = self._store
-        with store.read() as reader:
-            last = reader.last
-        records = read_intents(store.path, store.uuid.bytes)
-        recover(store, [record for record in records if record.span.last > last])
+        self._take_in()
         with store.read() as reader, store.write() as writer:
             newest = reader.record(reader.last)
             since_ns = newest.operation.time_ns - _DOUBT_NS if newest else None
@@ -90,6 +87,20 @@ class Resuming:
         for problem in collector.problems:
             log.warning("%s", problem)
         return seq
+
+    def _take_in(self) -> None:
+        """Commit what was promised and is only in the intent log; one that cannot be used is kept aside."""
+        store = self._store
+        with store.read() as reader:
+            last = reader.last
+        try:
+            records = read_intents(store.path, store.uuid.bytes)
+            is_complete = recover(store, [record for record in records if record.span.last > last])
+        except CorruptError as exc:
+            log.warning("what is only in the intent log is not recorded: %s", exc)
+            is_complete = False
+        if not is_complete:
+            log.warning("the intent log is kept as %s", set_aside(store.path))
 
     def _settle(self, seq: Seq) -> None:
         """Forget what is not so any more of the inodes: nodes by their names, and what was to be captured."""

@@ -7,6 +7,7 @@ the file is only for the message. The file is never removed: a lock on an unlink
 import errno
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,7 @@ from dkfs.errors import StoreBusyError, StoreError
 from dkfs.failpoints import failpoint
 
 LOCK_NAME = "LOCK"
+_ONLOOKER_S = 0.1  # for which a lock without a pid may be one of is_held(), which lets go at once
 
 
 class StoreLock:
@@ -50,19 +52,27 @@ class StoreLock:
             self._fd = -1
 
     def _take(self, store: Path) -> None:
+        deadline_s = time.monotonic() + _ONLOOKER_S
+        while not self._try(store):
+            holder = os.pread(self._fd, 32, 0).strip().decode(errors="replace")
+            if holder or time.monotonic() > deadline_s:
+                raise StoreBusyError(
+                    f"store {store} is in use by process {holder or '(not known)'}"
+                )
+            time.sleep(_ONLOOKER_S / 50)  # nobody has said that it writes: is_held() may be looking
+        os.fchmod(self._fd, 0o600)  # the umask may have taken bits away
+        os.ftruncate(self._fd, 0)
+        failpoint("store.lock")
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def _try(self, store: Path) -> bool:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             if exc.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
                 raise StoreError(f"store {store} cannot be locked: {exc.strerror}") from exc
-            holder = os.pread(self._fd, 32, 0).strip().decode(errors="replace")
-            raise StoreBusyError(
-                f"store {store} is in use by process {holder or '(not known)'}"
-            ) from None
-        os.fchmod(self._fd, 0o600)  # the umask may have taken bits away
-        os.ftruncate(self._fd, 0)
-        failpoint("store.lock")
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            return False
+        return True
 
 
 def is_held(store: Path) -> bool:

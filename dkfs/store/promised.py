@@ -44,10 +44,12 @@ def take_in(store: "Store", recover: Recover | None) -> None:
     except CorruptError as exc:
         log.warning("what is only in the intent log is not recorded: %s", exc)
         is_complete = False
+    if (
+        not is_complete
+    ):  # first: while the index says that there may be a log, an older dkfs refuses the store
+        log.warning("the intent log is kept as %s", set_aside(store.path))
     with store.write() as writer:
         writer.set_intent(allowed=False)
-    if not is_complete:
-        log.warning("the intent log is kept as %s", set_aside(store.path))
     remove_intents(store.path)
 
 

@@ -10,8 +10,10 @@ import pytest
 from dkfs.errors import StoreError
 from dkfs.history.tree import Tree
 from dkfs.model.operation import OpKind
+from dkfs.overlay import resuming
 from dkfs.store import Store, Writer
 from dkfs.store.check import check
+from dkfs.store.intent import INTENT_NAME, PAGE
 from tests.overlay.world import ME, World
 
 pytestmark = pytest.mark.expect_logs(
@@ -142,4 +144,27 @@ def test_a_gap_that_cannot_be_recorded_is_tried_again_later(
         assert (world.fs.resuming.resume() or 0) >= 2
         assert not world.recorder.is_recording
     assert world.fs.resuming.resume() is None
+    assert world.recorder.is_recording
+
+
+@pytest.mark.expect_logs("is kept as|is not recorded")
+@pytest.mark.parametrize("damage", [b"", b"no header"])
+def test_an_intent_log_that_cannot_be_taken_in_is_kept_aside_and_recording_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    with stopped(world, monkeypatch):
+        pass
+    path = world.store.path / INTENT_NAME
+    path.write_bytes(damage.ljust(3 * PAGE, b"\0"))
+    if not damage:
+        monkeypatch.setattr(resuming, "read_intents", lambda *_: [])
+        monkeypatch.setattr(resuming, "recover", lambda *_: False)
+
+    assert world.fs.resuming.works()
+    assert world.fs.resuming.resume() is None
+
+    assert (world.store.path / f"{INTENT_NAME}.damaged-1").read_bytes() == damage.ljust(
+        3 * PAGE, b"\0"
+    )
+    assert kinds(world)[-1] is OpKind.GAP
     assert world.recorder.is_recording

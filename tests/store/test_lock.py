@@ -1,7 +1,9 @@
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from dkfs.errors import StoreBusyError, StoreError
 from dkfs.store import Store
 from dkfs.store.check import check
-from dkfs.store.lock import StoreLock
+from dkfs.store.lock import LOCK_NAME, StoreLock, is_held
 from tests.store.making import add_file, append
 
 # Holds the store given as its argument: says so, then does what it is told, line by line.
@@ -135,3 +137,12 @@ def test_a_lock_that_is_a_symbolic_link_is_refused(path: Path, tmp_path: Path) -
         StoreLock(path)
 
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_who_only_looks_whether_a_store_is_written_keeps_no_writer_out(path: Path) -> None:
+    looking = os.open(path / LOCK_NAME, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as is_held() does for a moment
+    threading.Timer(0.02, os.close, (looking,)).start()
+
+    with StoreLock(path):
+        assert is_held(path)
