@@ -208,7 +208,9 @@ class Server:
     def _handle_again(self, held: Held) -> None:
         if self._underway.pop(held.unique, None) is None:
             return  # given up
+        self.turn += 1
         reply = self._dispatcher.handle_again(held)
+        self.turn += 1
         if isinstance(reply, Deferred):
             self.defer(reply)
         elif reply is not None:
