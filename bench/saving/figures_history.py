@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.peer import CHECKOUT, BenchError
-from bench.peers import Dkfs
+from bench.peers import Dkfs, DkfsKernel
 from bench.saving.figure import Figure
 from bench.saving.keepers import tree_bytes
 from bench.workload import Stopwatch, median
@@ -202,7 +202,7 @@ class Pruning(_Long):
 
     def find(self) -> float:
         """See Figure."""
-        with Dkfs(self.base / "mount") as mount:
+        with DkfsKernel(self.base / "mount") as mount:  # the engine that a mount has by itself
             make_versions(mount, self.versions())
             keep = str(mount.history.flush() // 2)
             (mount.directory / "probe").write_bytes(bytes(4 * KIB))
