@@ -170,7 +170,8 @@ class Commands:
             try:
                 first = captures.before_all(unasked=unasked)
                 if first is None:
-                    captures.capture_all(unasked=unasked)
+                    with self._engine.at_work():
+                        captures.capture_all(unasked=unasked)
                     instant = self._fs.recorder.last
                     break
             finally:

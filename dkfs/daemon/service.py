@@ -230,6 +230,7 @@ class Service:
             # While nothing is dirty, nothing will be due before a whole interval has gone by.
             await self._stillness.sleep(interval_s / 4 if len(self._fs.captures) else interval_s)
             try:
-                self._fs.tick(interval_s * (_FEWER if self._budget.is_pressed else 1))
+                with self._engine.at_work():
+                    self._fs.tick(interval_s * (_FEWER if self._budget.is_pressed else 1))
             except Exception:  # the edge: an error here would end the mount for everybody
                 log.exception("what stays open is not recorded, by an internal error")

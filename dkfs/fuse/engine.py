@@ -57,6 +57,10 @@ class Engine(Invalidator, Protocol):
         """A number that grows at the beginning and at the end of each request: odd within one. For any thread."""
         ...
 
+    def at_work(self) -> AbstractContextManager[None]:
+        """In the loop's thread, around what asks the backing directory and is no request: who waits is served if that is stuck."""
+        ...
+
     def mounted(
         self, fs: FileSystem, meter: Meter, mountpoint: Path, *, source: str, options: set[str]
     ) -> AbstractContextManager[None]:
@@ -102,6 +106,10 @@ class _Auto:
     def turn(self) -> int:
         """See Engine."""
         return self._engine.turn
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """See Engine."""
+        return self._engine.at_work()
 
     @contextmanager
     def mounted(

@@ -1,7 +1,7 @@
 """The pyfuse3 engine: what adapter and connection do, behind the face that both engines have."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from dkfs.fuse import connection, invalidate, readiness
@@ -20,6 +20,10 @@ class Pyfuse3Engine:
     def turn(self) -> int:
         """See Engine."""
         return readiness.turn()
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """See Engine; it has nobody who serves meanwhile."""
+        return nullcontext()
 
     @contextmanager
     def mounted(

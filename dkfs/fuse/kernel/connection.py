@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +43,10 @@ class KernelEngine:
     def turn(self) -> int:
         """See Engine."""
         return 0 if self._server is None else self._server.turn
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """See Engine."""
+        return nullcontext() if self._server is None else self._server.at_work()
 
     @contextmanager
     def mounted(

@@ -9,7 +9,8 @@ import errno
 import logging
 import select
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -134,6 +135,17 @@ class Server:
             self.defer(reply)
         elif reply is not None:
             self._device.answer(reply)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """See Engine."""
+        self.turn += 1
+        if self._stand_ins.sleeps:
+            self._stand_ins.wake()
+        try:
+            yield
+        finally:
+            self.turn += 1
 
     # What stand-ins need
 

@@ -40,6 +40,8 @@ class Kernel:
         self.meter = CountingMeter()
         self._next = 2
         self._replies: dict[int, tuple[int, bytes]] = {}
+        self.in_loop: Callable[[Callable[[], object]], None] = lambda _: None
+        self.server: Server
 
     def send_bytes(self, message: bytes) -> None:
         """Send what need not be a request."""
@@ -103,12 +105,16 @@ def served(top: Path) -> Iterator[Kernel]:
     server = Server(Device(theirs.fileno(), b"", is_ours=True), dispatcher)
     tokens: list[trio.lowlevel.TrioToken] = []
 
+    kernel.server = server
+
     async def main() -> None:
         tokens.append(trio.lowlevel.current_trio_token())
+        kernel.in_loop = tokens[0].run_sync_soon
         await server.serve()
 
     thread = threading.Thread(target=trio.run, args=(main,))
     thread.start()
+    assert eventually(lambda: bool(tokens))
     try:
         with ours:
             yield kernel
