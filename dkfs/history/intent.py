@@ -100,7 +100,9 @@ class IntentLog:
         """Hear that more is in the index, and that there may be an intent log."""
         if not self.is_known:
             self.is_known = self.is_allowed = True
-        if self._turn.acquire(blocking=False):  # if not, whoever has it does this too
+        if self._turn.acquire(
+            blocking=False
+        ):  # if not, the next commit does it, or whoever syncs next
             try:
                 self._forget()
             finally:

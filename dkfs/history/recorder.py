@@ -103,8 +103,11 @@ class Recorder(Awaited):
         return node
 
     def now_ns(self) -> int:
-        """Return the time for the next operation: the clock, but never before the last one's."""
-        self._time_ns = max(self._time_ns, self._clock_ns())
+        """Return the time for the next operation: the clock, but always after the last one's.
+
+        So it tells versions apart whatever the clock does: the intent log goes on from a version that it knows by its time.
+        """
+        self._time_ns = max(self._time_ns + 1, self._clock_ns())
         return self._time_ns
 
     def append(
@@ -268,25 +271,29 @@ class Recorder(Awaited):
     # The recorder's thread.
 
     def _run(self) -> None:
-        while self._await_work():
-            if self._abandoned:
-                self._drop()  # append() had not seen it; behind a gap nothing is recorded
-                continue
+        while True:
             try:
-                batch = next_batch(self._queue, self._admit)
-                report = self._commit(batch)
-            except (DkfsError, OSError) as exc:
-                self._failed(exc)
-                continue
-            except MemoryError:
-                self._failed(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
-                continue
+                if not self._await_work():
+                    return
+                if self._abandoned:
+                    self._drop()  # append() had not seen it; behind a gap nothing is recorded
+                elif (done := self._try()) is not None:
+                    self._succeeded(*done)
             except Exception:  # an edge: who waits for this thread would wait for ever
                 log.exception("the recorder failed by an internal error")
                 with self._condition:
                     self._abandon()
-                continue
-            self._succeeded(batch, report)
+
+    def _try(self) -> tuple[list[Queued], Commit] | None:
+        """Commit the next operations; return them, and what was done, or None if the store failed."""
+        try:
+            batch = next_batch(self._queue, self._admit)
+            return batch, self._commit(batch)
+        except (DkfsError, OSError) as exc:
+            self._failed(exc)
+        except MemoryError:
+            self._failed(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+        return None
 
     def _await_work(self) -> bool:
         """Wait for operations, and then for a quiet moment; return False when closing and done."""

@@ -93,11 +93,14 @@ def _following(records: Sequence[IntentRecord], last: Seq, time_ns: int) -> Iter
 
 
 def _recover_quietly(path: Path) -> None:
-    """Take in what is only in the intent log, if there is one, nobody writes to the store, and it may be written."""
+    """Take in what is only in the intent log, if there is one, nobody writes to the store, and it may be written.
+
+    A mount that begins meanwhile, as after a kill, waits for that.
+    """
     if not has_intents(path) or is_held(path):
         return
     try:
-        Store.open(path, writable=True, recover=recover).close()
+        Store.open(path, writable=True, recover=recover, is_brief=True).close()
     except StoreBusyError:
         pass  # who has it now does it, or has done it
     except DkfsError as exc:

@@ -17,13 +17,19 @@ from dkfs.failpoints import failpoint
 
 LOCK_NAME = "LOCK"
 _ONLOOKER_S = 0.1  # for which a lock without a pid may be one of is_held(), which lets go at once
+_BRIEF_S = 60.0  # for which one that says that it is held for a moment only is waited for
+_BRIEFLY = "briefly"
 
 
 class StoreLock:
     """Held from construction to close()."""
 
-    def __init__(self, store: Path) -> None:
-        """Take the lock of *store*; raises StoreBusyError, naming the holder, or StoreError."""
+    def __init__(self, store: Path, *, is_brief: bool = False) -> None:
+        """Take the lock of *store*; raises StoreBusyError, naming the holder, or StoreError.
+
+        *is_brief*: it is let go soon, by itself: who wants it meanwhile waits for that.
+        """
+        self._text = f"{os.getpid()} {_BRIEFLY}\n" if is_brief else f"{os.getpid()}\n"
         try:
             self._fd = os.open(
                 store / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
@@ -52,10 +58,14 @@ class StoreLock:
             self._fd = -1
 
     def _take(self, store: Path) -> None:
-        deadline_s = time.monotonic() + _ONLOOKER_S
+        now_s = time.monotonic()
+        nameless_until_s, until_s = now_s + _ONLOOKER_S, now_s + _BRIEF_S
         while not self._try(store):
             holder = os.pread(self._fd, 32, 0).strip().decode(errors="replace")
-            if holder or time.monotonic() > deadline_s:
+            now_s = time.monotonic()
+            if holder.endswith(_BRIEFLY) and now_s < until_s:
+                nameless_until_s = now_s + _ONLOOKER_S  # its name goes before the lock does
+            elif holder or now_s > nameless_until_s:
                 raise StoreBusyError(
                     f"store {store} is in use by process {holder or '(not known)'}"
                 )
@@ -63,7 +73,7 @@ class StoreLock:
         os.fchmod(self._fd, 0o600)  # the umask may have taken bits away
         os.ftruncate(self._fd, 0)
         failpoint("store.lock")
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(self._fd, self._text.encode(), 0)
 
     def _try(self, store: Path) -> bool:
         try:

@@ -135,12 +135,13 @@ class Store:
         encoding: EncodingPolicy = DEFAULT,
         segment_limit: int = SEGMENT_LIMIT,
         recover: Recover | None = None,
+        is_brief: bool = False,
     ) -> Self:
         """Open the store at *path*; raises StoreError, StoreFormatError, StoreBusyError, CorruptError.
 
         *encoding* says how blobs are stored from now on. For writing, what a crash left behind the tail of the
         segments is cut off, and segments that ended are removed; what is only in the intent log, *recover* takes in. For reading
-        no lock is taken.
+        no lock is taken. *is_brief* is as in StoreLock.
         """
         path = path.absolute()
         if not path.exists():
@@ -148,7 +149,7 @@ class Store:
         if not path.is_dir():
             raise StoreFormatError(f"{path} is not a dkfs store: not a directory")
         check_file(path / INDEX_NAME)
-        lock = StoreLock(path) if writable else None
+        lock = StoreLock(path, is_brief=is_brief) if writable else None
         try:
             index = open_index(path / INDEX_NAME, writable=writable)
             try:

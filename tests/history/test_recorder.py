@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dkfs.errors import StoreError
 from dkfs.history.change import Link, NameChange, NodeChange
 from dkfs.history.commit import Commit
 from dkfs.history.frozen import FrozenBytes
@@ -17,7 +18,7 @@ from dkfs.history.recorder import Recorder
 from dkfs.history.tree import Tree
 from dkfs.model.ids import NO_NODE, ROOT, NodeId
 from dkfs.model.operation import NOBODY, Operation, OpKind
-from dkfs.store import Store
+from dkfs.store import Store, Writer
 
 
 class Saver:
@@ -183,3 +184,59 @@ def test_nobody_waits_for_a_recorder_that_has_given_up(tmp_path: Path) -> None:
     assert not failing.recorder.is_full
     assert not failing.recorder.close()
     failing.store.close()
+
+
+@pytest.mark.expect_logs("the store failed, versions are not recorded")
+def test_a_commit_that_seemed_to_fail_and_had_landed_is_not_made_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "place").mkdir()
+    Store.create(tmp_path / "store")
+    real = Writer.__exit__
+    failed: list[int] = []
+
+    def land_and_fail(writer: Writer, exc_type: type[BaseException] | None, *rest: object) -> None:
+        real(writer, exc_type, *rest)
+        if not failed:
+            failed.append(writer.last)
+            raise StoreError("index: mdb_txn_commit: Input/output error")
+
+    with (
+        Store.open(tmp_path / "store", writable=True) as store,
+        recording(store, []) as recorder,
+    ):
+        monkeypatch.setattr(Writer, "__exit__", land_and_fail)
+        saver = Saver(recorder, tmp_path / "place")
+        saver.create(b"one", b"1")
+        recorder.hurry()
+        assert not recorder.flush()
+        saver.create(b"two", b"2")
+        while not recorder.flush():
+            os.sched_yield()
+
+        with store.read() as reader:
+            assert failed[0] > 0
+            assert reader.last == recorder.last == 3
+            assert Tree(reader, reader.last).resolve(b"two")
+
+
+@pytest.mark.expect_logs("internal error|could not be recorded|recording goes on")
+def test_what_goes_wrong_while_the_recorder_waits_for_work_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "place").mkdir()
+    Store.create(tmp_path / "store")
+    dropped: list[int] = []
+    with Store.open(tmp_path / "store", writable=True) as store:
+        recorder = Recorder(
+            store, clock_ns=lambda: 1, on_commit=lambda _: None, on_drop=dropped.append
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(recorder, "_is_hurried", lambda: 1 // 0)
+            Saver(recorder, tmp_path / "place")
+            assert not recorder.wait(recorder.last)
+        recorder.resume(recorder.committed)
+        Saver(recorder, tmp_path / "place")
+
+        assert recorder.close()
+        assert dropped == [0]

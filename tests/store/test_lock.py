@@ -139,6 +139,16 @@ def test_a_lock_that_is_a_symbolic_link_is_refused(path: Path, tmp_path: Path) -
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_lock_that_is_held_for_a_moment_only_is_waited_for(path: Path) -> None:
+    brief = StoreLock(path, is_brief=True)
+    threading.Timer(0.02, brief.close).start()
+
+    with StoreLock(path):
+        assert (path / "LOCK").read_text() == f"{os.getpid()}\n"
+        with pytest.raises(StoreBusyError, match=f"in use by process {os.getpid()}$"):
+            StoreLock(path, is_brief=True)
+
+
 def test_who_only_looks_whether_a_store_is_written_keeps_no_writer_out(path: Path) -> None:
     looking = os.open(path / LOCK_NAME, os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)  # as is_held() does for a moment
