@@ -24,7 +24,7 @@ from dkfs.errors import CorruptError, DkfsError
 from dkfs.model.ids import BlobId, NodeId, Seq
 from dkfs.model.node import Attr, Chunk, Kind, NodeState
 from dkfs.model.operation import LogRecord, Operation, OpKind, Origin, Tag
-from dkfs.store import blobs, index, journals, segments
+from dkfs.store import blobs, index, journals, pages, segments
 from dkfs.store.encoders import ENCODERS, Contents, Library, decode_delta
 from dkfs.store.salvage import Salvage
 
@@ -305,7 +305,7 @@ def _segments() -> list[bytes]:
 
 
 def _pages(data: bytes) -> object:
-    return index.verify_pages(_file(data))
+    return pages.verify_pages(_file(data))
 
 
 def _indexes() -> list[bytes]:

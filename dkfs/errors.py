@@ -61,6 +61,10 @@ class StoreError(DkfsError):
     exit_status = 4
 
 
+class IndexFullError(StoreError):
+    """A transaction found no room in the map of the index; the next one has it."""
+
+
 class StoreBusyError(StoreError):
     """Another process holds the store for writing; the message names its pid."""
 

@@ -8,17 +8,16 @@ import errno
 import logging
 import os
 import stat
-import struct
 import threading
 from pathlib import Path
 from typing import Final
 
 import lmdb
-from lmdb.verify import VerifyError, verify
 
 from dkfs.errors import (
     CorruptError,
     DkfsError,
+    IndexFullError,
     SameProcessError,
     StoreBusyError,
     StoreError,
@@ -26,21 +25,16 @@ from dkfs.errors import (
 )
 from dkfs.failpoints import failpoint
 from dkfs.store.lock import may_enter
+from dkfs.store.pages import check_length, check_pages
 from dkfs.store.rows import FORMAT, FORMAT_KEY, INTENT_FORMAT, OLD_FORMAT, unseal
 
 INDEX_NAME: Final = "index.lmdb"
 OLD_TABLES: Final = ("meta", "log", "nodes", "names", "blobs", "tags", "moves")  # of OLD_FORMAT
 TABLES: Final = (*OLD_TABLES, "segments")
-_MAP_SIZES: Final = tuple(1 << bits for bits in (38, 36, 34, 32, 30))  # bytes; address space only
+_MAP_USUAL: Final = 1 << 38  # bytes of address space; as many as these are not used up in years ...
+_MAP_LEAST: Final = 1 << 30
+_ROOM: Final = 4  # ... and a map has room for an index that is so many times as large
 _MAX_READERS: Final = 126  # as LMDB has it; its table takes 64 bytes for each
-
-# The meta pages 0 and 1 of LMDB 0.9 on 64 bits: magic, version, page size; then last page and transaction.
-_MAGIC: Final = 0xBEEFC0DE
-_META_HEAD: Final = struct.Struct("=16xII8x8xI")
-_META_TAIL: Final = struct.Struct("=QQ")
-_META_TAIL_OFFSET: Final = 136
-_VERIFIED_SIZE: Final = 8 << 20  # bytes; 60 ms
-_VERIFY_ATTEMPTS: Final = 5  # a live writer may commit while the file is being verified
 
 log = logging.getLogger(__name__)
 
@@ -55,19 +49,21 @@ class Index:
         self.format = FORMAT
         self.tables: dict[str, lmdb._Database] = {}
         self._lock = threading.Lock()
+        self._map_size = 0  # bytes that the map has at least
         self._open()
 
     def begin(self, *, write: bool) -> "lmdb.Transaction[bytes]":
         """Begin a transaction; raises StoreError.
 
-        After a failed commit the environment is opened again: open transactions raise StoreError when next used.
+        After a failed commit, or when another process has made the map greater, the environment is opened again: open transactions raise StoreError when next used.
         """
         env = self._env
         try:
             return env.begin(write=write)
         except lmdb.Error as exc:
             try:
-                if self._has_other_env(env, failed=isinstance(exc, lmdb.PanicError)):
+                failed = isinstance(exc, (lmdb.PanicError, lmdb.MapResizedError))
+                if self._has_other_env(env, failed=failed):
                     return self._env.begin(write=write)
             except lmdb.Error as again:
                 raise index_error(again) from again
@@ -116,6 +112,15 @@ class Index:
             self._env.close()
             self._open()
 
+    def grow(self) -> None:
+        """Open the environment again with a map that has room, after a transaction, ended, found none; raises StoreError.
+
+        As after a failed commit, transactions that are open raise StoreError when next used.
+        """
+        self._map_size = _ROOM * self._env.info()["map_size"]
+        log.info("index %s fills its map and gets one of %d bytes", self.path, self._map_size)
+        self.reopen()
+
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
@@ -124,7 +129,10 @@ class Index:
         """Open the environment again if *failed*; return whether it is another than *env* now."""
         with self._lock:  # so that an opening by another thread is waited for
             if failed and self._env is env:
-                log.warning("index %s failed in a commit and is opened again", self.path)
+                log.warning(
+                    "index %s failed in a commit, or outgrew its map, and is opened again",
+                    self.path,
+                )
                 env.close()
                 check_length(self.path)
                 self._open()
@@ -133,7 +141,7 @@ class Index:
     def _open(self) -> None:
         try:
             self._identity = check_file(self.path)
-            self._env = open_env(self.path, writable=self.writable)
+            self._env = open_env(self.path, writable=self.writable, map_size=self._map_size)
             try:
                 self._open_tables()
             except (lmdb.Error, DkfsError):
@@ -187,6 +195,8 @@ def index_error(exc: lmdb.Error) -> DkfsError:
         return SameProcessError(f"process {os.getpid()} of another container reads it: try again")
     if isinstance(exc, damaged):
         return CorruptError(f"index: {exc}")
+    if isinstance(exc, lmdb.MapFullError):
+        return IndexFullError(f"index: {exc}")
     error = StoreError(f"index: {exc}")
     if isinstance(exc, lmdb.DiskError):
         error.errno = errno.ENOSPC
@@ -267,74 +277,9 @@ def close_index(index: Index) -> None:
                 return
 
 
-def check_length(path: Path) -> None:
-    """Raise CorruptError if the file at *path* lacks pages: LMDB would die of SIGBUS reading them.
-
-    A file that is shorter than its meta pages say may still be whole (see Index.cover), so then every page that the
-    trees lead to is looked at, without LMDB.
-    """
-    size, need, _ = _measure(path)
-    problems = verify_pages(path) if size < need else []
-    if problems:
-        raise CorruptError(f"index {path} is {size} bytes, need {need}: {problems[0]}")
-
-
-def check_pages(path: Path, *, writable: bool) -> None:
-    """Raise CorruptError if the index at *path* has pages that LMDB had better not see.
-
-    It follows what it finds. Of 1,000 indexes with a page that was zeroed, swapped or filled with junk, 233 ended the
-    process that read them, all of them among the 750 that are refused here. A writer always looks, whoever only reads
-    does if that takes no time worth speaking of.
-    """
-    if writable or path.stat().st_size <= _VERIFIED_SIZE:
-        problems = verify_pages(path)
-        if problems:
-            raise CorruptError(f"index {path}: {problems[0]}; `dkfs check --repair` makes it anew")
-
-
-def verify_pages(path: Path) -> list[str]:
-    """Return what is wrong with the pages of the index at *path*, read without LMDB.
-
-    Nothing if it cannot be told because of a writer at work.
-    """
-    for _ in range(_VERIFY_ATTEMPTS):
-        before = _measure(path)[2]
-        try:
-            # py-lmdb has no types for it
-            problems = list(verify(os.fspath(path), subdir=False))  # type: ignore[no-untyped-call]
-        except VerifyError as exc:
-            problems = [str(exc)]
-        if not problems:
-            return []
-        if _measure(path)[2] == before:
-            return problems
-    return []
-
-
 def lock_path(path: Path) -> Path:
     """Return where LMDB keeps its table of readers for the index at *path*."""
     return path.with_name(f"{path.name}-lock")
-
-
-def _measure(path: Path) -> tuple[int, int, int]:
-    """Return the size of the file, the size that its meta pages need, and their transaction."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        need = newest = 0
-        offset = 0
-        for _ in range(2):
-            head = os.pread(file.fileno(), _META_TAIL_OFFSET + _META_TAIL.size, offset)
-            if len(head) < _META_TAIL_OFFSET + _META_TAIL.size:
-                raise CorruptError(f"index {path} is {size} bytes, less than its two meta pages")
-            magic, version, page_size = _META_HEAD.unpack_from(head)
-            if magic != _MAGIC:
-                raise StoreFormatError(f"index {path} is not an LMDB file")
-            if version != 1 or not 256 <= page_size <= 65536:
-                raise StoreFormatError(f"index {path} is of LMDB format {version}, need 1")
-            last_page, txn = _META_TAIL.unpack_from(head, _META_TAIL_OFFSET)
-            need, newest = max(need, (last_page + 1) * page_size), max(newest, txn)
-            offset = page_size
-        return size, need, newest
 
 
 def check_file(path: Path) -> tuple[int, int]:
@@ -358,9 +303,13 @@ def _files(path: Path) -> tuple[tuple[int, int], int]:
         return check_file(path), 0
 
 
-def open_env(path: Path, *, writable: bool, sync: bool = True) -> lmdb.Environment:
-    """Open the environment at *path* with as much address space as the process may have."""
-    for map_size in _MAP_SIZES:
+def open_env(
+    path: Path, *, writable: bool, sync: bool = True, map_size: int = 0
+) -> lmdb.Environment:
+    """Open the environment at *path* with as much address space as the process may have: *map_size*, or what is usual."""
+    size = path.stat().st_size if path.exists() else 0
+    map_size = max(_MAP_USUAL, map_size, 1 << (_ROOM * size).bit_length())
+    while True:
         try:
             return lmdb.open(
                 os.fspath(path),
@@ -377,9 +326,9 @@ def open_env(path: Path, *, writable: bool, sync: bool = True) -> lmdb.Environme
                 lib_version=0,  # the format of LMDB 0.9
             )
         except lmdb.MemoryError:
-            if map_size == _MAP_SIZES[-1] or map_size // 4 < path.stat().st_size:
+            map_size //= _ROOM
+            if map_size < max(_MAP_LEAST, size):
                 raise
-    raise AssertionError("unreachable")
 
 
 def _make_files(path: Path) -> None:

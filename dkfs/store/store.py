@@ -22,11 +22,11 @@ from dkfs.store.index import (
     close_index,
     create_index,
     open_index,
-    verify_pages,
 )
 from dkfs.store.intent import INTENT_NAME
 from dkfs.store.lock import LOCK_NAME, StoreLock
 from dkfs.store.opening import check_age, check_counters, measure_segments
+from dkfs.store.pages import verify_pages
 from dkfs.store.promised import Recover, await_writer, take_in
 from dkfs.store.reader import Reader
 from dkfs.store.rows import FORMAT, FORMAT_KEY, HASH_KEY, UUID_KEY, seal

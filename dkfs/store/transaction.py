@@ -17,7 +17,7 @@ import lmdb
 
 from dkfs.core.journal import TABLE_NUMBERS
 from dkfs.core.location import SegmentRow, decode_segment, encode_segment
-from dkfs.errors import CorruptError, DkfsError, StoreError
+from dkfs.errors import CorruptError, DkfsError, IndexFullError, StoreError
 from dkfs.failpoints import failpoint
 from dkfs.model.ids import ROOT, NodeId
 from dkfs.store.blobs import BlobSource
@@ -72,13 +72,19 @@ class Transaction(Reader):
         if self._is_open and exc_type is None:
             try:
                 self._commit()
-            except BaseException:
-                self.close()
+            except BaseException as exc:
+                self._end(type(exc))
                 raise
             self._is_open = False
             self._side.mutex.release()
         else:
-            self.close()
+            self._end(exc_type)
+
+    def _end(self, exc_type: type[BaseException] | None) -> None:
+        """Abort because of *exc_type*; if that is for want of room in the map, the next transaction has it."""
+        self.close()
+        if exc_type is not None and issubclass(exc_type, IndexFullError):
+            self._index.grow()
 
     def close(self) -> None:
         """Abort the transaction, if it is still open."""

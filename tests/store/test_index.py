@@ -9,7 +9,8 @@ import pytest
 from dkfs.errors import CorruptError
 from dkfs.store import Store
 from dkfs.store.check import check
-from dkfs.store.index import check_length, close_index, open_index, verify_pages
+from dkfs.store.index import close_index, open_index
+from dkfs.store.pages import check_length, verify_pages
 from tests.store.making import add_file, append, file_state
 
 PAGE = 4096
