@@ -141,9 +141,14 @@ class Attributes:
                 drop(self._journal, inode, handle.fd, origin, kill=kill)
             self._captures.before_truncate(inode, size)
             before = os.fstat(handle.fd).st_size
+            past = inode in self._captures.unseen.files
+            if past:
+                self._captures.before_write(handle)
             failpoint("backing.truncate")
             # By its name it is refused what an open fd is not: if the file is immutable.
             os.truncate(handle.fd if number is not None else by_fd(handle.fd), size)
+            if past:
+                self._captures.after_write(handle)
             # What is cut off is dirty: the file may grow again before it is captured.
             self._captures.written(handle, size, before)
             return

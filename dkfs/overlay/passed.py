@@ -81,14 +81,17 @@ class PassedCaptures(Captures):
             watch.last = None
 
     def before_write(self, handle: Handle) -> None:
-        """Note whether a map has stored something since the last write through dkfs: that moves the file's time."""
+        """Note whether a map has stored something since the last change through dkfs: that moves the file's time.
+
+        A truncation is such a change too, whatever the handle.
+        """
         watch = self.unseen.get(handle.inode)
         assert watch is not None
-        if watch.seen not in (None, stamp_of(os.fstat(handle.fd))):
+        if watch.seen != stamp_of(os.fstat(handle.fd)):
             watch.blind = True
 
     def after_write(self, handle: Handle) -> None:
-        """Note the time that a write through dkfs has left."""
+        """Note the time that a change through dkfs has left."""
         watch = self.unseen.get(handle.inode)
         assert watch is not None
         watch.seen = stamp_of(os.fstat(handle.fd))
@@ -160,10 +163,13 @@ class PassedCaptures(Captures):
         if watch is None or not inode.handles:
             return _nothing
         fd = inode.handles[0].fd
-        is_same = watch.is_same(os.fstat(fd))
+        before = os.fstat(fd)
+        is_same, is_seen = watch.is_same(before), watch.seen == stamp_of(before)
 
         def settle() -> None:
-            watch.settled(self.unseen.stamp_now(fd) if is_same else None)
+            stamp = self.unseen.stamp_now(fd)
+            # What a map has stored before stays to be looked for.
+            watch.settled(stamp if is_same else None, stamp if is_seen else None)
 
         return settle
 
@@ -209,7 +215,7 @@ class PassedCaptures(Captures):
         if watch.is_same(status):
             return False
         # Of what is written through dkfs it is known where; it moves the times too.
-        if watch.blind or watch.seen not in (None, stamp_of(status)):
+        if watch.blind or watch.seen != stamp_of(status):
             return True
         return not any(handle.dirty for handle in inode.handles or ())
 

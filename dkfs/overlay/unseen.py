@@ -41,7 +41,7 @@ class Watch:
         self.blind = False  # since the last look some of them wrote unseen
         self.is_quiet = False  # a store through a map does not move the file's time: tmpfs
         self.stamp: Stamp | None = None  # of the file as it is recorded; None: not known
-        self.seen: Stamp | None = None  # after the last write through dkfs
+        self.seen: Stamp | None = None  # after the last change through dkfs; None: not known
         self.base = -1  # a clone of it, an fd; -1: none
         self.last: Handle | None = None  # after the last release: kept open until all is recorded
         self.looks = 0  # under way
@@ -128,14 +128,14 @@ class Watch:
     def recorded(self, stamp: Stamp | None, base: int) -> None:
         """Note that the file is recorded as it was when it had *stamp*; take over its clone *base*."""
         self._recorded += 1
-        self.settled(stamp)
+        self.settled(stamp, stamp)
         if self.base >= 0:
             os.close(self.base)
         self.base = base
 
-    def settled(self, stamp: Stamp | None) -> None:
-        """Note that the file as it is recorded has *stamp*; None: not known."""
-        self.stamp = self.seen = stamp
+    def settled(self, stamp: Stamp | None, seen: Stamp | None) -> None:
+        """Note that the file as it is recorded has *stamp*, and after what is known of it *seen*; None: not known."""
+        self.stamp, self.seen = stamp, seen
 
     def close(self) -> None:
         """Let go."""

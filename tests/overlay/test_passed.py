@@ -175,6 +175,73 @@ def test_a_store_through_a_map_between_two_writes_that_are_seen_is_found(past: P
     opened.close()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [NewAttributes(size=5000), NewAttributes(atime=10**18), NewAttributes(mode=0o600)],
+    ids=["truncation", "time", "mode"],
+)
+def test_a_store_through_a_map_after_a_change_that_moves_the_times_is_found(
+    past: Past, change: NewAttributes
+) -> None:
+    opened = past.open(b"f", OpenKind.PASSTHROUGH_DIRECT)
+    opened.seen(0, b"a" * 6000)
+    opened.fsync()
+    opened.seen(3000, b"a")
+    past.world.fs.attributes.set(past.world.lookup(b"f"), change, opened.number, ME)
+    with opened.mapped() as shared:
+        shared[100] = 255
+        opened.seen(0, b"seen")
+        opened.fsync()
+
+    expected = b"seen" + b"a" * 96 + b"\xff" + b"a" * 5899
+    assert past.world.read(b"f") == expected[: change.size or 6000]
+    opened.close()
+
+
+def test_a_store_through_a_map_before_a_truncation_is_found(past: Past) -> None:
+    opened = past.open(b"f", OpenKind.PASSTHROUGH_DIRECT)
+    opened.seen(0, b"a" * 6000)
+    opened.fsync()
+    opened.seen(3000, b"a")
+    with opened.mapped() as shared:
+        shared[100] = 255
+        new = NewAttributes(size=5000)
+        past.world.fs.attributes.set(past.world.lookup(b"f"), new, opened.number, ME)
+        opened.fsync()
+
+    assert past.world.read(b"f") == b"a" * 100 + b"\xff" + b"a" * 4899
+    opened.close()
+
+
+def test_a_truncation_of_a_file_whose_writes_are_seen_is_recorded_without_a_look_at_the_rest(
+    past: Past,
+) -> None:
+    opened = past.open(b"f", OpenKind.PASSTHROUGH_DIRECT)
+    opened.seen(0, _noise(_LARGE))
+    opened.fsync()
+    new = NewAttributes(size=_LARGE - 10)
+    past.world.fs.attributes.set(past.world.lookup(b"f"), new, opened.number, ME)
+
+    assert past.captures.before(past.world.lookup(b"f")) is None
+    opened.fsync()
+    assert past.world.read(b"f") == _noise(_LARGE)[:-10]
+    opened.close()
+
+
+def test_a_store_through_a_map_after_a_rollback_is_found_beside_a_write(past: Past) -> None:
+    opened = past.open(b"f", OpenKind.PASSTHROUGH_DIRECT)
+    opened.seen(0, b"a" * 6000)
+    opened.fsync()
+    past.captures.rolled_back(past.world.lookup(b"f"))
+    with opened.mapped() as shared:
+        shared[100] = 255
+        opened.seen(0, b"seen")
+        opened.fsync()
+
+    assert past.world.read(b"f") == b"seen" + b"a" * 96 + b"\xff" + b"a" * 5899
+    opened.close()
+
+
 # ---- large files, with clones and without
 
 
