@@ -91,6 +91,7 @@ def save(store: Path, who: str, verified: Verified) -> bool:
     everything |= {"format": _FORMAT, who: asdict(verified)}
     temporary = store / f"{FILE_NAME}.{os.getpid()}"
     try:
+        _tidy(store)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(fd, "w", encoding="utf-8") as file:
             json.dump(everything, file)
@@ -104,6 +105,14 @@ def save(store: Path, who: str, verified: Verified) -> bool:
             temporary.unlink()
         return False
     return True
+
+
+def _tidy(store: Path) -> None:
+    """Remove what processes left that were killed while they saved; raises OSError."""
+    for path in store.glob(f"{FILE_NAME}.*"):
+        pid = path.suffix[1:]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            path.unlink(missing_ok=True)
 
 
 def _load(store: Path) -> dict[str, object]:
