@@ -1,5 +1,7 @@
 """Requests about names: lookup, forget, mknod, mkdir, symlink, link, unlink, rmdir, rename."""
 
+import errno
+import os
 from typing import Final
 
 from dkfs.fuse.kernel.entries import Validity, entry, no_entry, virtual_entry
@@ -92,6 +94,10 @@ class NameRequests:
         """Answer what only who holds a file handle asks; the root's directory is the root."""
         found = self._fs.forgotten.find(number)
         try:
+            if (
+                found.unlinked
+            ):  # the kernel has let go of it, and says so with a FORGET that comes later
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             inode = found if name == b"." else found.parent or self._table.root
             reply = entry(self._fs.attributes.get(inode), inode, self._valid)
             self._table.refer(inode)

@@ -166,6 +166,19 @@ def test_lookup_of_the_dots_stays_inside(kernel: KernelSide) -> None:
     assert kernel.lookup(b"..").nodeid == ROOT
 
 
+def test_a_handle_of_what_was_removed_is_stale_before_the_kernel_forgets_it(
+    kernel: KernelSide,
+) -> None:
+    removed, directory = kernel.file(b"file"), kernel.mkdir(b"dir")
+    kernel.done(Op.UNLINK, ROOT, wire.name(b"file"))
+    kernel.done(Op.RMDIR, ROOT, wire.name(b"dir"))
+
+    for entry, dot in ((removed, b"."), (directory, b"."), (directory, b"..")):
+        before = kernel.lookups(entry.nodeid)
+        assert kernel.ask(Op.LOOKUP, entry.nodeid, wire.name(dot)) == (errno.ESTALE, b"")
+        assert kernel.lookups(entry.nodeid) == before
+
+
 def test_a_name_without_an_end_is_refused(kernel: KernelSide) -> None:
     # What follows the message in the buffer is an older one, not its end.
     buffer = wire.request(Op.UNLINK, ROOT, b"file") + b"\0"
