@@ -11,7 +11,7 @@ With --txn the version before COMMAND is held, and if COMMAND fails (an exit sta
 mount goes back to it; the rollback is a version like any other, `dkfs undo` takes it back.  Where a mount uses the
 store already (that of --store, DKFS_STORE, or the one that the current directory lies in), COMMAND runs on that one.
 There is no isolation: others see at once what COMMAND does, and what they do meanwhile goes back with it.  If dkfs
-itself is killed, nothing is taken back and the hold txn-TIME-PID stays: `dkfs rollback` to it, and `dkfs release` it.
+itself is killed, nothing is taken back; the hold, txn-TIME-PID, stays until the next mount of the store or run --txn.
 
 exit status:
   that of COMMAND, 128 + N if signal N ended it, 127 if it is not there, 126 if it cannot be executed;

@@ -18,6 +18,7 @@ from dkfs.config.mounts import mounted_at, read_mounts
 from dkfs.config.settings import MountSettings
 from dkfs.daemon import interpreter
 from dkfs.daemon.service import Service
+from dkfs.daemon.txn import release_abandoned
 from dkfs.errors import MountError
 from dkfs.fuse.engine import choose
 from dkfs.history.recorder import Recorder
@@ -92,6 +93,7 @@ def _serve(
         )
         fs = _file_system(settings, root_fd, store, recorder)
         service.start(fs)
+        release_abandoned(settings.store, lambda name: fs.tags.untag(name, is_hold=True))
         for problem in replayed.problems:
             log.warning("replay: %s", problem)
         try:

@@ -1,19 +1,28 @@
 """`dkfs run --txn`: a version is held before a program starts, and the mount goes back to it if the program fails.
 
 No isolation: what others did in the mount meanwhile goes back too, and they see what the program does at once.
+
+Beside a hold lies a file of its name in the store, locked by flock(2) for as long as the program runs.  Of a dkfs that was
+killed the file is there, and not locked: the next mount, or run, releases the hold.
 """
 
 import errno
+import fcntl
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from dkfs.daemon.control import request
-from dkfs.errors import CommandError, DkfsError, NotMountedError
+from dkfs.errors import CommandError, DkfsError, NotFoundError, NotMountedError, StoreError
+
+log = logging.getLogger(__name__)
 
 
 class Txn:
@@ -22,15 +31,33 @@ class Txn:
     def __init__(self, store: Path) -> None:
         """Hold the present version, everything written so far in it; raises DkfsError."""
         self._store = store
+        release_abandoned(store, lambda name: request(store, {"command": "release", "name": name}))
         began = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self.name = f"txn-{began}-{os.getpid()}"
-        request(store, {"command": "hold", "name": self.name, "freeze": True})
+        self._mark = store / self.name
+        self._fd = _marked(self._mark)
+        try:
+            request(store, {"command": "hold", "name": self.name, "freeze": True})
+        except BaseException:
+            self._unmark()
+            raise
 
     def end(self, *, failed: bool) -> str:
         """Go back if the program *failed*; return a line for people, empty if there is nothing to say.
 
         Where that cannot be done the hold stays, and the line names it.
         """
+        try:
+            return self._end(failed=failed)
+        finally:
+            self._unmark()
+
+    def _unmark(self) -> None:
+        with suppress(OSError):
+            self._mark.unlink()
+        os.close(self._fd)
+
+    def _end(self, *, failed: bool) -> str:
         said = ""
         try:
             if failed:
@@ -45,6 +72,41 @@ class Txn:
             what = f"not rolled back, `dkfs rollback {self.name}` does it" if failed else "done"
             return f"{what}; hold {self.name} stays: {exc}"
         return said
+
+
+def _marked(mark: Path) -> int:
+    """Make the file *mark*; return an fd that locks it; raises StoreError."""
+    try:
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(mark, flags, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd
+            os.close(fd)  # release_abandoned() has found it before it was locked
+    except OSError as exc:
+        raise StoreError(f"{mark} cannot be made: {exc.strerror}") from exc
+
+
+def release_abandoned(store: Path, release: Callable[[str], object]) -> None:
+    """Have *release* take away each hold of *store* whose `dkfs run --txn` was killed; one that it cannot stays."""
+    for mark in sorted(store.glob("txn-*")):
+        try:
+            fd = os.open(mark, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(NotFoundError):  # killed before there was a hold, or after
+                release(mark.name)
+                log.info("released hold %s: its `dkfs run --txn` was killed", mark.name)
+            mark.unlink(missing_ok=True)
+        except BlockingIOError:
+            pass  # its program runs
+        except (DkfsError, OSError) as exc:
+            log.warning("hold %s of a `dkfs run --txn` that was killed stays: %s", mark.name, exc)
+        finally:
+            os.close(fd)
 
 
 def is_served(store: Path) -> bool:

@@ -70,6 +70,54 @@ def test_a_program_that_a_signal_ends_has_failed(mounted: Mounted) -> None:
     assert os.listdir(mounted.mountpoint) == []
 
 
+def killed_in_a_run(place: Mounted) -> None:
+    """Begin a run, and kill it, not its program, while it holds a version."""
+    said = place.base / "said"
+    program = ["sh", "-c", f"echo begun > {said}; read line"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "dkfs", "run", "--txn", "--", *program],
+        cwd=place.base,
+        env=dict(os.environ, PYTHONPATH=str(CHECKOUT), DKFS_STORE=str(place.store)),
+        stdin=subprocess.PIPE,
+    ) as process:
+        while not said.exists():
+            assert process.poll() is None
+            os.sched_yield()
+        place.dkfs("gc")  # which looks at nothing of this
+        assert len(holds(place)) == 1
+        process.kill()
+
+
+def test_the_hold_of_a_run_that_was_killed_goes_with_the_next_run(mounted: Mounted) -> None:
+    killed_in_a_run(mounted)
+    assert len(holds(mounted)) == 1
+    status, _ = run(mounted, "sh", "-c", f"echo x > {mounted.mountpoint}/x; exit 3")
+
+    assert status == 3
+    assert holds(mounted) == []
+    assert [path.name for path in mounted.store.glob("txn-*")] == []
+
+
+def test_the_hold_of_a_run_that_was_killed_goes_with_the_next_mount(mounted: Mounted) -> None:
+    killed_in_a_run(mounted)
+    mounted.dkfs("hold", "txn-mine")
+    mounted.umount()
+    mounted.mount()
+
+    assert [line.split()[0] for line in holds(mounted)] == ["txn-mine"]
+    assert [path.name for path in mounted.store.glob("txn-*")] == []
+
+
+def test_the_hold_of_a_run_whose_program_runs_stays(mounted: Mounted) -> None:
+    inside = mounted.base / "inside"
+    program = f"{sys.executable} -m dkfs run --txn -- true; {sys.executable} -m dkfs tag > {inside}"
+    status, _ = run(mounted, "sh", "-c", program)
+
+    assert status == 0
+    assert len(inside.read_text().splitlines()) == 1
+    assert holds(mounted) == []
+
+
 def test_a_program_that_is_not_there_leaves_no_hold(mounted: Mounted) -> None:
     assert run(mounted, "no-such-program")[0] == 127
     assert holds(mounted) == []
