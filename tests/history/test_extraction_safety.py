@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from dkfs.errors import ExistsError
 from dkfs.history import creation
 from dkfs.history.wish import Overwrite, Wish
+from dkfs.model.ids import NodeId, Seq
+from dkfs.store import Reader
 from tests.history.model_history import ModelHistory
 from tests.history.restoring import (
     ALWAYS,
@@ -335,3 +338,24 @@ def test_a_special_file_that_was_exchanged_while_it_was_made_is_not_touched(
     for path, name in (("fifo", b"fifo"), ("file", b"fifo"), ("file", b"link")):
         with pytest.raises(PermissionError, match="changed by another process"):
             creation._check_made(os.fsencode(tmp_path / path), name, history.state(name))
+
+
+@pytest.mark.parametrize("name", [b"..", b"../out"])
+def test_a_name_in_the_history_that_leads_out_is_a_problem(
+    world: World, target: Path, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    put(world.top / "dir" / "file", b"theirs")
+    put(world.top / "good", b"good")
+    seq = world.record()
+    children = Reader.children
+
+    def hostile(reader: Reader, parent: NodeId, at: Seq) -> Iterator[tuple[bytes, NodeId]]:
+        for found, node in children(reader, parent, at):
+            yield name if found == b"dir" else found, node
+
+    monkeypatch.setattr(Reader, "children", hostile)
+    result = take(world, seq, target / "in", ALWAYS)
+
+    assert ["not a name of a file" in problem for problem in result.problems] == [True]
+    assert os.listdir(target) == ["in"]
+    assert os.listdir(target / "in") == ["good"]

@@ -206,6 +206,24 @@ def test_damage_leaves_a_file_in_use_as_it_was(history: ModelHistory, fd: int) -
             assert data_of(fd) == b"data" * 5000
 
 
+def test_a_later_chunk_that_is_damaged_leaves_the_earlier_ones_as_they_were(
+    history: ModelHistory, fd: int
+) -> None:
+    before, after = Random(1).randbytes(20_000), Random(2).randbytes(10_000)
+    history.create(b"f")
+    with history.store.write() as writer:
+        old = put(writer, history.state(b"f"), before, [10_000, 10_000])
+        chunks = [Chunk(10_000, writer.put_blob(after).blob), Chunk(10_000, BlobId(bytes(32)))]
+        named = build(chunks, lambda node, _: writer.put_blob(node).blob)
+
+    with history.store.read() as reader:
+        fileout.write_new(fd, reader, old)
+        for known in (old, None):
+            with pytest.raises(CorruptError):
+                fileout.rewrite(fd, reader, known, of(history, named))
+            assert data_of(fd) == before
+
+
 def test_forgotten_contents_are_not_written_and_equal_nothing(
     history: ModelHistory, fd: int
 ) -> None:

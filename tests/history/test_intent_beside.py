@@ -107,3 +107,16 @@ def test_what_was_synced_is_found_whatever_the_clock_did(
             times = [record.operation.time_ns for record in reader.log(seqs[0], seqs[-1])]
     assert len(times) == len(seqs)
     assert times == sorted(set(times))
+
+
+@pytest.mark.expect_logs("from now on a sync waits|the store failed|could not be recorded")
+def test_in_a_store_that_is_gone_nothing_is_promised(world: World, tmp_path: Path) -> None:
+    with world.store.write() as writer:
+        assert world.recorder.secure(world.write(5, b"one"), world.node)
+        world.path.rename(tmp_path / "away")
+        seq = world.write(9, b"two")
+        assert not world.recorder.secure(seq, world.node)
+        (tmp_path / "away").rename(world.path)
+        assert writer.last < seq
+
+    assert world.recorder.wait(seq)

@@ -1,5 +1,6 @@
 """Captures: a version holds what a file was at one instant, however it is written meanwhile."""
 
+import errno
 import os
 import random
 from pathlib import Path
@@ -155,4 +156,29 @@ def test_a_change_of_much_that_is_not_recorded_yet_says_what_to_wait_for(tmp_pat
             wait()
 
         assert waiting(inode, 0) is None
+        it.close(number)
+
+
+@pytest.mark.parametrize("left", [10, 0])
+def test_what_a_truncation_cut_off_is_zeros_when_the_file_grew_before_it_could_be_captured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    with driven(tmp_path) as it:
+        inode = it.create(b"file", b"x" * 100)
+        number = it.open(inode)
+
+        def full(*_: object) -> None:
+            raise OSError(errno.EMFILE, "no more")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(it.fs.captures, "_frozen", full)
+            if left:
+                it.fs.attributes.set(inode, NewAttributes(size=left), None, ME)
+            else:
+                with pytest.raises(OSError, match="no more"):
+                    it.open(inode, os.O_RDONLY | os.O_TRUNC)
+        os.truncate(it.top / "file", 100)
+        it.flush()
+
+        assert it.recorded(b"file") == b"x" * left + bytes(100 - left)
         it.close(number)

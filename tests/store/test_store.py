@@ -18,7 +18,7 @@ from dkfs.errors import (
     StoreFormatError,
 )
 from dkfs.model.ids import Seq
-from dkfs.store import Store, is_absent
+from dkfs.store import Store, index, is_absent
 from dkfs.store import store as store_module
 from dkfs.store.check import check
 from tests.store.making import add_file, append
@@ -82,6 +82,23 @@ def test_a_new_store_is_durable_with_its_name(
     Store.create(tmp_path / "store")
 
     assert synced == [tmp_path / "store", tmp_path]
+
+
+def test_the_index_that_makes_it_a_store_appears_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: list[os.stat_result] = []
+
+    def look(name: str) -> None:
+        if name == "store.index-rename":
+            assert not (tmp_path / "s" / "index.lmdb").exists()
+            whole.append((tmp_path / "s" / "index.lmdb.new").stat())
+
+    monkeypatch.setattr(index, "failpoint", look)
+    Store.create(tmp_path / "s")
+
+    made = (tmp_path / "s" / "index.lmdb").stat()
+    assert [(each.st_ino, each.st_size) for each in whole] == [(made.st_ino, made.st_size)]
 
 
 def test_an_existing_store_is_not_made_again(path: Path) -> None:
