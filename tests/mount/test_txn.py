@@ -83,7 +83,6 @@ def killed_in_a_run(place: Mounted) -> None:
         while not said.exists():
             assert process.poll() is None
             os.sched_yield()
-        place.dkfs("gc")  # which looks at nothing of this
         assert len(holds(place)) == 1
         process.kill()
 
