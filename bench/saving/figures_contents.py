@@ -9,7 +9,7 @@ from pathlib import Path
 
 import zstandard
 
-from bench.peers import Dkfs
+from bench.peers import DkfsKernel
 from bench.saving.figure import Figure
 from bench.saving.keepers import tree_bytes
 from bench.workload import Stopwatch, median, require
@@ -188,7 +188,7 @@ class Chain(Figure):
     def find(self) -> float:
         """See Figure."""
         texts = []
-        with Dkfs(self.base / "mount") as mount:
+        with DkfsKernel(self.base / "mount") as mount:
             versions = []
             for number in range(1, 26):
                 lines = (f"Line {j} of version {number}\n" for j in range(number))
@@ -286,7 +286,7 @@ class TwoFiles(Figure):
     def find(self) -> float:
         """See Figure."""
         data = random.Random(6).randbytes(8 * MIB)
-        with Dkfs(self.base / "mount") as mount:
+        with DkfsKernel(self.base / "mount") as mount:
             for name in ("one", "two"):
                 (mount.directory / name).write_bytes(data)
             mount.history.flush()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.peer import CHECKOUT, BenchError
-from bench.peers import Dkfs, DkfsKernel
+from bench.peers import DkfsKernel
 from bench.saving.figure import Figure
 from bench.saving.keepers import tree_bytes
 from bench.workload import Stopwatch, median
@@ -55,7 +55,7 @@ class LargeFile(Figure):
         """See Figure."""
         size = 64 * MIB if self.quick else GIB
         blocks = size // (4 * KIB)
-        with Dkfs(self.base / "mount") as mount:
+        with DkfsKernel(self.base / "mount") as mount:
             _fill(mount.directory / "file", size, 7)
             mount.history.flush()
             first = tree_bytes(mount.store)
@@ -112,7 +112,7 @@ class Dirty(Figure):
         return max(large_ms / small_ms, large_bytes / small_bytes)
 
     def _one(self, name: str, size: int) -> tuple[float, float, float]:
-        mount = Dkfs(self.base / name)
+        mount = DkfsKernel(self.base / name)
         _fill(mount.backing / "file", size, 8)
         with mount:
             made = random.Random(9)
@@ -131,7 +131,7 @@ class Dirty(Figure):
         return median(taken), added / 40, grown
 
 
-def make_versions(mount: Dkfs, count: int) -> None:
+def make_versions(mount: DkfsKernel, count: int) -> None:
     """Record *count* versions of 1,000 files: each rewrites one file of 317 bytes."""
     made = random.Random(10)
     for number in range(count):
@@ -163,7 +163,7 @@ class Looking(_Long):
 
     def find(self) -> float:
         """See Figure."""
-        with Dkfs(self.base / "mount") as mount:
+        with DkfsKernel(self.base / "mount") as mount:
             with Stopwatch() as making:
                 make_versions(mount, self.versions())
             with Store.open(mount.store, writable=False) as store, store.read() as reader:
@@ -186,7 +186,7 @@ class Looking(_Long):
         return max(looks.values())
 
     @staticmethod
-    def _look_at(mount: Dkfs, time_ns: int) -> None:
+    def _look_at(mount: DkfsKernel, time_ns: int) -> None:
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time_ns // 10**9))
         instant = f"{text}.{time_ns % 10**9:09}Z"
         (mount.directory / ".dkfs/at" / instant / "file0000").read_bytes()
@@ -202,7 +202,7 @@ class Pruning(_Long):
 
     def find(self) -> float:
         """See Figure."""
-        with DkfsKernel(self.base / "mount") as mount:  # the engine that a mount has by itself
+        with DkfsKernel(self.base / "mount") as mount:
             make_versions(mount, self.versions())
             keep = str(mount.history.flush() // 2)
             (mount.directory / "probe").write_bytes(bytes(4 * KIB))
@@ -275,7 +275,7 @@ def _median_ms(work: Callable[[], object], repetitions: int = 9) -> float:
     return median(taken)
 
 
-def _prune(mount: Dkfs, *words: str) -> int:
+def _prune(mount: DkfsKernel, *words: str) -> int:
     """Run dkfs prune; return the bytes that it says come back."""
     done = subprocess.run(
         [sys.executable, "-m", "dkfs", "prune", *words, "--json", "--store", str(mount.store)],

@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 import zstandard
 
 from bench.peer import BenchError
-from bench.peers import Dkfs
+from bench.peers import DkfsKernel
 from bench.saving.recipes import NAME
 from bench.workload import Stopwatch
 from dkfs.model.ids import ROOT
@@ -100,7 +100,7 @@ class DkfsKeeper(Keeper):
 
     def __init__(self, base: Path) -> None:
         super().__init__(base)
-        self._peer = Dkfs(base / "mount")
+        self._peer = DkfsKernel(base / "mount")
         self._versions: dict[int, int] = {}
         self._reading: Store | None = None
 
