@@ -99,6 +99,8 @@ class Names(Creation):
         status = os.fstat(inode.fd)
         if inode.is_dir or status.st_nlink == 0:
             inode.unlinked = True
+        else:  # whoever syncs it by another name has lost this one for good, as on other file systems
+            inode.last = max(inode.last, parent.last)
         if not inode.is_dir:
             # What was written since the last capture was not counted.
             size = inode.recorded_size if inode.handles else status.st_size

@@ -160,6 +160,24 @@ def test_removing_a_synced_file_is_something_to_wait_for(tmp_path: Path) -> None
         assert seq == it.recorder.last
 
 
+@pytest.mark.parametrize("how", ["unlink", "replace"])
+def test_who_syncs_a_file_waits_for_the_loss_of_its_other_name(tmp_path: Path, how: str) -> None:
+    with driven(tmp_path) as it:
+        file = it.create(b"one")
+        it.create(b"other")
+        it.fs.names.link(file, it.root, b"two", ME)
+        number = it.open(file)
+        it.flush()
+        if how == "unlink":
+            it.fs.names.unlink(it.root, b"two", ME)
+        else:
+            it.fs.names.rename(it.root, b"other", it.root, b"two", 0, ME)
+        _, seq = it.fs.files.fsync(number)
+        it.close(number)
+
+        assert seq == it.recorder.last
+
+
 def test_a_directory_is_read_anew_from_its_beginning(tmp_path: Path) -> None:
     with driven(tmp_path) as it:
         it.create(b"a")
