@@ -65,9 +65,9 @@ class Ranges:
                 raise
             self._reallocated(handle, mode, offset, end, before)
             raise
+        self._reallocated(handle, mode, offset, end, before)  # first: it is done, whatever fails
         if not inode.plain:
             drop(self._journal, inode, handle.fd, handle.origin)
-        self._reallocated(handle, mode, offset, end, before)
 
     def reallocating(
         self, handle: Handle, mode: int, offset: int, length: int
@@ -106,8 +106,11 @@ class Ranges:
     def copy(
         self, source: Handle, source_offset: int, target: Handle, target_offset: int, length: int
     ) -> int:
-        """Copy as copy_file_range(2); return how many bytes were copied, maybe less than *length*."""
-        if not source.readable or not target.writable or target.append:
+        """Copy as copy_file_range(2); return how many bytes were copied, maybe less than *length*.
+
+        The kernel refuses a target that only appends: it alone knows whether it still does.
+        """
+        if not source.readable or not target.writable:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         size = os.fstat(source.fd).st_size
         length = min(length, size - source_offset)

@@ -168,6 +168,20 @@ def capability_goes_with_a_change(top: Path) -> Seen:
     return seen
 
 
+@of_kernel
+def copy_to_what_only_appends_or_no_longer_does(top: Path) -> Seen:
+    make(top / "source", b"s" * 100)
+    make(top / "target", b"t" * 100)
+    source = os.open(top / "source", os.O_RDONLY)
+    target = os.open(top / "target", os.O_WRONLY | os.O_APPEND)
+    seen = [tried(lambda: os.copy_file_range(source, target, 10, 0, 0))]
+    fcntl.fcntl(target, fcntl.F_SETFL, 0)
+    seen.append(tried(lambda: os.copy_file_range(source, target, 10, 0, 0)))
+    os.close(target)
+    os.close(source)
+    return [*seen, (top / "target").read_bytes()]
+
+
 # ---- file handles, which NFS servers and backup programs keep
 
 

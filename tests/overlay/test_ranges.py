@@ -227,12 +227,10 @@ def test_a_copy_is_refused_as_without_dkfs(tmp_path: Path, monkeypatch: pytest.M
     with driven(tmp_path) as it:
         source, target = copier(tmp_path, it)
         both = it.open(it.lookup(b"target"))
-        appending = it.open(it.lookup(b"target"), os.O_WRONLY | os.O_APPEND)
         copy = it.fs.files.copy_range
         attempts: tuple[tuple[str, Callable[[], int]], ...] = (
             ("EBADF", lambda: copy(target, 0, both, 0, 10)),  # not open for reading
             ("EBADF", lambda: copy(source, 0, source, 50, 10)),
-            ("EBADF", lambda: copy(source, 0, appending, 0, 10)),
             ("EBADF", lambda: copy(source, 0, 12345, 0, 10)),
             ("EINVAL", lambda: copy(both, 0, both, 5, 10)),
             ("EINVAL", lambda: copy(both, -1, both, 5, 10)),
@@ -242,8 +240,27 @@ def test_a_copy_is_refused_as_without_dkfs(tmp_path: Path, monkeypatch: pytest.M
         assert copy(both, 0, both, 10, 10) == 10
         monkeypatch.setattr(of_files, "_COPY_MOST", 10)
         assert outcome(lambda: copy(both, 0, both, 50, 100)) == "EINVAL"  # not its first 10 bytes
-        for number in (source, target, both, appending):
+        for number in (source, target, both):
             it.close(number)
+
+
+def test_space_taken_away_is_recorded_though_what_follows_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "no")
+
+    with driven(tmp_path) as it:
+        number = it.open(it.create(b"file", b"x" * 20000))
+        it.flush()
+        it.fs.files.handles[number].inode.plain = False
+        monkeypatch.setattr("dkfs.overlay.ranges.drop", fails)
+        punch = PUNCH_HOLE | KEEP_SIZE
+        assert outcome(lambda: it.fs.files.fallocate(number, punch, 0, 8192)) == "EIO"
+        monkeypatch.undo()
+        it.close(number)
+
+        assert it.recorded(b"file") == bytes(8192) + b"x" * (20000 - 8192)
 
 
 def test_flags_are_read_and_set_and_all_else_is_no_ioctl(tmp_path: Path) -> None:
@@ -321,6 +338,22 @@ def test_an_immutable_file_is_not_truncated_by_its_name_though_it_is_open(tmp_pa
         assert it.fs.attributes.set(inode, empty, number, ME).st_size == 0
         it.fs.files.ioctl(number, flags.SETFLAGS, bytes(4), 0)
         it.close(number)
+
+
+@needs_root
+def test_a_truncation_to_the_size_that_a_file_has_leaves_its_times_as_without_dkfs(
+    tmp_path: Path,
+) -> None:
+    with disk("xfs", tmp_path) as top, driven(top) as it:
+        inode = it.create(b"file", b"12345")
+        os.utime(it.top / "file", ns=(1, 1))
+        before = it.fs.attributes.get(inode)
+        os.truncate(it.top / "file", 5)
+        assert it.fs.attributes.get(inode).st_mtime_ns == before.st_mtime_ns
+
+        it.fs.attributes.set(inode, NewAttributes(size=5), None, ME)
+        after = it.fs.attributes.get(inode)
+        assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
 
 
 def test_a_birth_is_when_the_file_was_made(tmp_path: Path) -> None:
