@@ -31,7 +31,7 @@ REPLAYED_MOST: Final = 4.0  # times tar
 
 
 def dkfs(*words: str | Path) -> None:
-    """Run a command; raises CalledProcessError."""
+    """Run a command of dkfs; raises SystemExit if it fails."""
     env = dict(os.environ, PYTHONPATH=str(CHECKOUT))
     said = subprocess.run([*_DKFS, *words], env=env, capture_output=True, text=True, check=False)
     if said.returncode:

@@ -100,9 +100,8 @@ class IntentLog:
         """Hear that more is in the index, and that there may be an intent log."""
         if not self.is_known:
             self.is_known = self.is_allowed = True
-        if self._turn.acquire(
-            blocking=False
-        ):  # if not, the next commit does it, or whoever syncs next
+        # If somebody else has it, the next commit does it, or whoever syncs next.
+        if self._turn.acquire(blocking=False):
             try:
                 self._forget()
             finally:

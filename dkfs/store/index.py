@@ -55,7 +55,8 @@ class Index:
     def begin(self, *, write: bool) -> "lmdb.Transaction[bytes]":
         """Begin a transaction; raises StoreError.
 
-        After a failed commit, or when another process has made the map greater, the environment is opened again: open transactions raise StoreError when next used.
+        After a failed commit, or when another process has made the map greater, the environment is opened again: open
+        transactions raise StoreError when next used.
         """
         env = self._env
         try:

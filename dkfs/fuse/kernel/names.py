@@ -94,9 +94,8 @@ class NameRequests:
         """Answer what only who holds a file handle asks; the root's directory is the root."""
         found = self._fs.forgotten.find(number)
         try:
-            if (
-                found.unlinked
-            ):  # the kernel has let go of it, and says so with a FORGET that comes later
+            if found.unlinked:
+                # The kernel has let go of it, and says so with a FORGET that comes later.
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             inode = found if name == b"." else found.parent or self._table.root
             reply = entry(self._fs.attributes.get(inode), inode, self._valid)
