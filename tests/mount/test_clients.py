@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,66 @@ def test_who_changes_things_is_not_kept_by_a_read_that_is_stuck(
     assert was_stuck
     assert (top / "newer").read_text() == "written meanwhile"
     assert stuck.result == b"read"
+
+
+_WRITER = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+os.pwrite(fd, b"W", 0)
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    "mount_options", [pytest.param((*STRICT.options, "capture_interval=1s"), id=STRICT.name)]
+)
+@pytest.mark.parametrize("how", ["tick", "tag"])
+def test_who_only_looks_is_not_kept_by_a_capture_that_is_stuck(
+    unmounted: Mounted, slow: Slow, how: str
+) -> None:
+    top = unmounted.mountpoint
+    # In another process: to fork with such a file open, and close it, would stop this one.
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, top / "slow" / "written"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"written\n"
+        slow.stop()
+        waiting: list[Stuck] = []
+        try:
+            was_stuck = _stick_a_capture(unmounted, how, waiting)
+            others = [
+                _soon((top / "one").read_text),
+                _soon(lambda: os.path.exists(top / "no such name")),
+            ]
+            still_stuck = waiting[-1].is_alive()
+        finally:
+            slow.go_on()
+            for each in waiting:
+                each.join(PATIENCE_S)
+            writer.communicate()
+
+    assert was_stuck
+    assert still_stuck
+    assert others == ["one", False]
+    assert waiting[-1].result == 3
+
+
+def _stick_a_capture(unmounted: Mounted, how: str, waiting: list[Stuck]) -> bool:
+    """Whether somebody who changes something came to wait behind a capture within PATIENCE_S."""
+    if how == "tag":
+        waiting.append(Stuck(lambda: unmounted.dkfs("tag", "x")))
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        waiting.append(Stuck(partial((unmounted.mountpoint / "new").write_text, "new")))
+        waiting[-1].join(1)
+        if waiting[-1].is_alive():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @each_engine

@@ -198,6 +198,25 @@ def test_a_store_through_a_map_after_a_change_that_moves_the_times_is_found(
     opened.close()
 
 
+@pytest.mark.parametrize(
+    "change", [NewAttributes(atime=10**18), NewAttributes(mode=0o600)], ids=["time", "mode"]
+)
+def test_a_store_through_a_map_before_a_change_of_attributes_is_found_beside_a_write(
+    past: Past, change: NewAttributes
+) -> None:
+    opened = past.open(b"f", OpenKind.PASSTHROUGH_DIRECT)
+    opened.seen(0, b"a" * 6000)
+    opened.fsync()
+    opened.seen(3000, b"a")
+    with opened.mapped() as shared:
+        shared[100] = 255
+        past.world.fs.attributes.set(past.world.lookup(b"f"), change, opened.number, ME)
+        opened.fsync()
+
+    assert past.world.read(b"f") == b"a" * 100 + b"\xff" + b"a" * 5899
+    opened.close()
+
+
 def test_a_store_through_a_map_before_a_truncation_is_found(past: Past) -> None:
     opened = past.open(b"f", OpenKind.PASSTHROUGH_DIRECT)
     opened.seen(0, b"a" * 6000)
