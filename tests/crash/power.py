@@ -1,17 +1,16 @@
 """The power-cut machine: runs workloads, and opens whatever a power cut in them could have left."""
 
-import hashlib
 import json
 import os
 import random
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from tests.crash.power_disk import ACKS, Disk, Image, State
+from tests.crash.power_disk import ACKS, EXHAUSTIVE, Disk, Image, State
 from tests.crash.shim import Op, read_log, start
 
 _ENDS = (Op.SYNC, Op.DURABLE)
@@ -23,6 +22,7 @@ class Totals:
 
     workloads: int = 0
     states: int = 0
+    sampled: int = 0  # states of instants with too many unsynced changes for every combination
     absent: int = 0
     in_flight: int = 0  # states that hold the transaction that was not promised yet
     nested: int = 0  # states after a second cut, while what the first one left was being opened
@@ -31,8 +31,8 @@ class Totals:
     def summary(self) -> str:
         """Return it for people."""
         return (
-            f"{self.workloads} workloads, {self.states} states: {self.absent} before the store was there,"
-            f" {self.in_flight} with more than was promised, {self.nested} after a second cut;"
+            f"{self.workloads} workloads, {self.states} states ({self.sampled} of samples):"
+            f" {self.absent} before the store was there, {self.in_flight} with more than was promised, {self.nested} after a second cut;"
             f" {len(self.wrong)} wrong"
         )
 
@@ -69,10 +69,11 @@ class Promises:
 
 
 class Machine:
-    """Runs and looks in children; a context manager."""
+    """Runs in *directory* and looks in *states*, where syncs had better be cheap, by children; a context manager."""
 
-    def __init__(self, directory: Path, shim: Path) -> None:
+    def __init__(self, directory: Path, shim: Path, states: Path) -> None:
         self._directory = directory
+        self._states = states
         self._shim = shim
         self._worker = start(shim, "tests.crash.power_work")
         self._looker = self._new_looker()
@@ -91,13 +92,23 @@ class Machine:
         # Without the shim: nothing of it is needed, and a SIGBUS is to be what it is.
         return start(None, "tests.crash.power_look")
 
-    def run(self, seed: str, *, most: int | None = None, nested: int = 0) -> None:
-        """Run the workload *seed*, and look at its states, at *most* so many; of *nested* of them, at their openings'."""
+    def run(
+        self,
+        seed: str,
+        *,
+        most: int | None = None,
+        nested: int = 0,
+        exhaustive: int = EXHAUSTIVE,
+    ) -> None:
+        """Run the workload *seed*, and look at its states, at *most* so many; of *nested* of them, at their openings'.
+
+        Where at most *exhaustive* changes are not synced every combination of them is a state.
+        """
         rng = random.Random(f"states {seed}")
         directory = self._directory / "work"
         directory.mkdir()
         self._ask(self._worker, f"{seed} {directory}")
-        disk, states = self._play(Disk(), directory, rng)
+        disk, states = self._play(Disk(), directory, rng, exhaustive)
         promises = Promises.read(disk.acks, Path(f"{directory}.prefixes"))
         shutil.rmtree(directory)
         self.totals.workloads += 1
@@ -111,9 +122,11 @@ class Machine:
         for state in rng.sample(promised, min(nested, len(promised))):
             self._cut_again(seed, state, promises, rng)
 
-    def _play(self, disk: Disk, directory: Path, rng: random.Random) -> tuple[Disk, list[State]]:
+    def _play(
+        self, disk: Disk, directory: Path, rng: random.Random, exhaustive: int = EXHAUSTIVE
+    ) -> tuple[Disk, list[State]]:
         """Return the different states before each sync, and at the end."""
-        seen: set[tuple[int, bytes]] = set()
+        seen: set[tuple[int, tuple[tuple[bytes, bytes | None], ...]]] = set()
         found: list[State] = []
         entries = list(read_log(directory.with_name(f"{directory.name}.log"), directory))
         for at, entry in enumerate(entries):
@@ -121,7 +134,7 @@ class Machine:
             following = entries[at + 1] if at + 1 < len(entries) else None
             if following and following.op not in _ENDS and following.path != ACKS:
                 continue
-            for state in disk.states(at + 1, rng):
+            for state in disk.states(at + 1, rng, exhaustive=exhaustive):
                 key = (state.acks, _key(state.image))
                 if key not in seen:
                     seen.add(key)
@@ -133,6 +146,7 @@ class Machine:
         directory = self._made(state.image)
         said = self._opened(directory)
         self.totals.states += 1
+        self.totals.sampled += state.is_sampled
         where = f"seed {seed}, {state.at} calls, {state.how}"
         wrong = said["wrong"]
         assert isinstance(wrong, list)
@@ -152,19 +166,20 @@ class Machine:
 
     def _cut_again(self, seed: str, state: State, promises: Promises, rng: random.Random) -> None:
         """Cut the power while *state* is being opened, and look at what that may leave."""
-        directory = self._made(state.image)
+        directory = self._directory / "again"
+        _write(directory, state.image)
         before = Disk.holding(state.image, directory)
         self._ask(self._worker, f"reopen {directory}")
         _, states = self._play(before, directory, rng)
         shutil.rmtree(directory)
         for again in states:
             self.totals.nested += 1
-            again_acks = State(again.image, again.at, state.acks, f"{state.how}; then {again.how}")
-            self._look(seed, again_acks, promises)
+            how = f"{state.how}; then {again.how}"
+            self._look(seed, replace(again, acks=state.acks, how=how), promises)
 
     def _made(self, image: Image) -> Path:
         self._count += 1
-        directory = self._directory / f"state{self._count}"
+        directory = self._states / f"state{self._count}"
         _write(directory, image)
         return directory
 
@@ -188,12 +203,9 @@ class Machine:
         return answer
 
 
-def _key(image: Image) -> bytes:
-    state = hashlib.blake2b()
-    for name, data in sorted(image.items()):
-        if not name.endswith(b"-lock"):  # LMDB makes it anew
-            state.update(b"%s\0%d\0" % (name, -1 if data is None else len(data)) + (data or b""))
-    return state.digest()
+def _key(image: Image) -> tuple[tuple[bytes, bytes | None], ...]:
+    # LMDB makes its table of readers anew.
+    return tuple(each for each in sorted(image.items()) if not each[0].endswith(b"-lock"))
 
 
 def _write(directory: Path, image: Image) -> None:
@@ -207,8 +219,8 @@ def _write(directory: Path, image: Image) -> None:
     directory.mkdir(exist_ok=True)
 
 
-def seeds(name: str, count: int) -> Iterator[str]:
-    """Yield *count* seeds, the ones that DKFS_TEST_SEED names if it is set."""
+def seeds(name: str, count: int, *, first: int = 0) -> Iterator[str]:
+    """Yield *count* seeds, the one that DKFS_TEST_SEED names if it is set."""
     given = os.environ.get("DKFS_TEST_SEED")
-    for number in range(count):
+    for number in range(first, first + count):
         yield given or f"{name}-{number}"

@@ -8,7 +8,7 @@ there reads as zeros.
 import itertools
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from typing import Final
 from tests.crash.shim import Entry, Op
 
 ACKS: Final = b"acks"  # the file beside the store to which the workload writes what was promised
-_EXHAUSTIVE: Final = 6  # so many unsynced changes in every combination
+EXHAUSTIVE: Final = 6  # so many unsynced changes in every combination
 _SAMPLES: Final = 14  # random combinations otherwise
 _SECTORS: Final = (512, 4096)
 
@@ -61,6 +61,7 @@ class State:
     at: int  # entries of the log before the cut
     acks: int  # promises before the cut
     how: str  # for people
+    is_sampled: bool  # there were too many unsynced changes for every combination
 
 
 class Disk:
@@ -132,21 +133,27 @@ class Disk:
         _do(self._names, change)
         self._pending.append(change)
 
-    def states(self, at: int, rng: random.Random) -> Iterator[State]:
-        """Yield what may be found after a cut now; everything if that is little."""
+    def states(
+        self, at: int, rng: random.Random, *, exhaustive: int = EXHAUSTIVE
+    ) -> Iterator[State]:
+        """Yield what may be found after a cut now; everything if at most *exhaustive* changes are not synced."""
         acks = len(self.acks)
+        known: dict[tuple[File, tuple[Change, ...]], bytes] = {}
         for count in range(len(self._pending) + 1):
             names = dict(self._durable)
             for change in self._pending[:count]:
                 _do(names, change)
             files = [file for file in dict.fromkeys(names.values()) if file.pending]
             total = sum(len(file.pending) for file in files)
-            for chosen, how in _choices(files, total, rng):
+            for chosen, how in _choices(files, total, rng, exhaustive):
                 image: Image = {}
                 for name, file in names.items():
-                    changes = chosen.get(file, ())
-                    image[name] = None if file.is_dir else content(file.durable, changes)
-                yield State(image, at, acks, f"{count}/{len(self._pending)} names, {how}")
+                    which = file, tuple(chosen.get(file, ()))
+                    if which not in known:
+                        known[which] = content(file.durable, which[1])
+                    image[name] = None if file.is_dir else known[which]
+                which_names = f"{count}/{len(self._pending)} names"
+                yield State(image, at, acks, f"{which_names}, {how}", total > exhaustive)
 
 
 def _do(names: dict[bytes, File], change: Rename) -> None:
@@ -160,8 +167,10 @@ def _parent(path: bytes) -> bytes:
     return path.rpartition(b"/")[0]
 
 
-def content(durable: bytes, changes: Iterable[Change]) -> bytes:
+def content(durable: bytes, changes: Sequence[Change]) -> bytes:
     """Return what *durable* becomes by *changes*."""
+    if not changes:
+        return durable
     data = bytearray(durable)
     for change in changes:
         if change.data is None:
@@ -177,9 +186,11 @@ def content(durable: bytes, changes: Iterable[Change]) -> bytes:
 Choice = tuple[dict[File, list[Change]], str]
 
 
-def _choices(files: list[File], total: int, rng: random.Random) -> Iterator[Choice]:
+def _choices(
+    files: list[File], total: int, rng: random.Random, exhaustive: int
+) -> Iterator[Choice]:
     """Yield which of the unsynced changes of *files*, *total* in all, are on the disk."""
-    if total <= _EXHAUSTIVE:
+    if total <= exhaustive:
         masks: Iterable[tuple[int, ...]] = itertools.product((0, 1), repeat=total)
     else:
         masks = itertools.chain(
