@@ -165,7 +165,7 @@ class Survey:
                 (source, row)
                 for source in segments
                 if with_journals and (row := reader.segment(source)) is not None
-                if row.journal_txn > reader.checkpoint()
+                if _journals(row, reader.checkpoint())
             ]
         if not rows and not journals:
             return None
@@ -189,7 +189,7 @@ class Survey:
             found = rows_in(reader, frozenset((segment,)), lambda: self._say("copying", 0, 0))
             rows = nlargest(_COPY_MOST, found, key=lambda each: each.place)
             with_journals = (
-                with_journals and row is not None and row.journal_txn > reader.checkpoint()
+                with_journals and row is not None and _journals(row, reader.checkpoint()) > 0
             )
         if row is None or (row.length <= HEADER_SIZE and not rows):
             return None
@@ -329,8 +329,13 @@ def _uses(reader: Reader, table: BlobTable) -> Iterator[SegmentUse]:
     done = reader.checkpoint()
     for number, row in reader.segments():
         if not row.is_dead:
-            journals = row.journal_bytes if row.journal_txn > done else 0
-            yield SegmentUse(number, row.length, live.get(number, 0), journals)
+            yield SegmentUse(number, row.length, live.get(number, 0), _journals(row, done))
+
+
+def _journals(row: SegmentRow, checkpoint: int) -> int:
+    """Return the bytes of journals in the segment of *row* that are needed beside, or as, the last *checkpoint*."""
+    # A checkpoint may have been written by the transaction that it is of.
+    return row.journal_bytes if row.journal_txn >= checkpoint else 0
 
 
 def _packed_index(

@@ -306,6 +306,23 @@ def test_journals_are_kept_or_replaced_so_that_the_segments_still_tell_all(small
         assert list(check(small, read_data=True)) == []
 
 
+@pytest.mark.parametrize("cost", [1, 10**9])
+def test_the_newest_checkpoint_outlives_the_segment_that_it_was_written_to(
+    small: Store, monkeypatch: pytest.MonkeyPatch, cost: int
+) -> None:
+    monkeypatch.setattr(Survey, "_checkpoint_size", lambda *_: cost)
+    with small:
+        fill(small, range(1, 21))
+        lose(small, 1, 15)
+        with small.write() as writer:
+            writer.put_checkpoint()
+
+        report = collect(small, max_unused=0)
+
+        assert report.findings.plan.is_checkpoint == (cost == 1)
+        assert list(check(small, read_data=True)) == []
+
+
 def test_journals_that_were_copied_are_still_journals(
     small: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
