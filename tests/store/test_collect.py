@@ -13,7 +13,6 @@ from dkfs.model.ids import ROOT, BlobId
 from dkfs.model.node import Chunk
 from dkfs.store import Store
 from dkfs.store.check import check
-from dkfs.store.collect_survey import Survey
 from dkfs.store.collect_sweep import Kept, Swap
 from dkfs.store.rows import seal
 from tests.store.collecting import (
