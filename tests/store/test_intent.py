@@ -45,6 +45,24 @@ def test_there_are_no_records_without_a_log_or_in_one_that_was_being_made(tmp_pa
         assert read_intents(tmp_path, UUID) == []
 
 
+def test_a_log_that_was_long_gives_its_room_back_when_nothing_in_it_is_needed(
+    tmp_path: Path,
+) -> None:
+    file = IntentFile(tmp_path, UUID)
+    short = (tmp_path / "intent").stat().st_size
+    sizes = []
+    for number in range(1, 11):
+        assert add(file, number, number, bytes(intent.RECORD_LIMIT - PAGE))
+        sizes.append((tmp_path / "intent").stat().st_size)
+
+    file.free(Seq(9))
+    assert (tmp_path / "intent").stat().st_size == sizes[-1] > 10 * (intent.RECORD_LIMIT - PAGE)
+    file.free(Seq(10))
+    assert short < (tmp_path / "intent").stat().st_size < sizes[-1] / 2
+    assert add(file, 11, 11, b"next")
+    assert [r.payload for r in read_intents(tmp_path, UUID) if r.span.last == 11] == [b"next"]
+
+
 def test_room_that_is_needed_is_not_written_to_until_it_is_free(
     tmp_path: Path, file: IntentFile
 ) -> None:
