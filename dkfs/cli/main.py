@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "send": "write history as a stream, for another store",
     "receive": "take a stream into a store",
     "copy": "copy history to another store",
+    "browse": "mount the history of a store, without its directory",
     "rollback": "make an earlier version current again",
     "undo": "take back the last rollback",
     "redo": "take back the last undo",

@@ -72,16 +72,22 @@ def check_apart(settings: MountSettings, *, mounting: bool) -> None:
         raise UsageError(f"state directory {settings.state_dir} lies in the store {settings.store}")
     if not mounting:
         return
-    point = _real(settings.mountpoint)
-    if _inside(store, point):
-        raise UsageError(f"store {settings.store} lies below the mount point {settings.mountpoint}")
-    if _inside(point, store):
-        raise UsageError(f"mount point {settings.mountpoint} lies in the store {settings.store}")
+    point = _check_point_apart(settings)
     if point != state_dir and _inside(point, state_dir):
         raise UsageError(
             f"mount point {settings.mountpoint} lies in the state directory {settings.state_dir}:"
             " expected the same directory or one outside"
         )
+
+
+def _check_point_apart(settings: MountSettings) -> Path:
+    """Return the mount point without symbolic links; raises UsageError if it and the store lie in one another."""
+    store, point = _real(settings.store), _real(settings.mountpoint)
+    if _inside(store, point):
+        raise UsageError(f"store {settings.store} lies below the mount point {settings.mountpoint}")
+    if _inside(point, store):
+        raise UsageError(f"mount point {settings.mountpoint} lies in the store {settings.store}")
+    return point
 
 
 def _real(path: Path) -> Path:
@@ -105,6 +111,10 @@ def check_privilege(settings: MountSettings, *, uid: int) -> None:
 
 def check_mount(settings: MountSettings, mounts: tuple[Mount, ...], *, uid: int) -> None:
     """Make every check of a mount; raises UsageError, MountError or ExistsError."""
+    if settings.history_only:
+        check_mountpoint(settings, mounts)
+        _check_point_apart(settings)
+        return
     check_state_dir(settings)
     check_mountpoint(settings, mounts)
     check_apart(settings, mounting=True)

@@ -41,6 +41,9 @@ class MountSettings:
     store: Path  # absolute; need not exist
     allow_other: bool = False
     read_only: bool = False
+    history_only: bool = (
+        False  # a mount of the history alone, read-only; state_dir is the store then
+    )
     suid: bool = False
     dev: bool = False
     exec: bool = True

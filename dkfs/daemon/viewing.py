@@ -1,4 +1,4 @@
-"""A read-only mount: the state directory as it is, and its history, with nothing changed on any disk.
+"""A read-only mount: the state directory as it is, and its history, or that alone, with nothing changed on any disk.
 
 It takes no lock, replays nothing and records nothing, so any number of them may share a store with each other and with
 the mount that records.  What that one does is seen here: names and attributes are asked for each time, pages are
@@ -50,10 +50,10 @@ def view(
     keep_imports_off(settings.mountpoint)
     raise_limits()
     with ExitStack() as stack:
+        store = stack.enter_context(_open_store(settings))
         root_fd = open_backing(settings, stack)
         frozen = backing.read_only(root_fd)
         stack.callback(os.close, frozen)
-        store = stack.enter_context(_open_store(settings))
         fs = FileSystem(
             frozen,
             store,
@@ -62,8 +62,9 @@ def view(
             is_listed=settings.snapdir == "visible",
             clock_ns=time.time_ns,
             is_read_only=True,
+            is_history=settings.history_only,
         )
-        engine = choose(settings.engine)
+        engine = choose("kernel" if settings.history_only else settings.engine)
         ending = Ending(settings.mountpoint, cut=engine.end)
         ending.take_signals()
         with engine.mounted(

@@ -10,13 +10,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from dkfs.errors import MountError
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.rollback import Stale
 
 log = logging.getLogger(__name__)
 
 
-class NotSupportedError(Exception):
+class NotSupportedError(MountError):
     """The kernel's protocol is not one that an engine speaks."""
 
 

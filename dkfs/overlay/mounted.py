@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dkfs.core.chunking import Chunking
 from dkfs.core.io_mode import STRICT, IoRules
 from dkfs.history.recorder import Recorder
-from dkfs.overlay.attributes import Attributes
+from dkfs.overlay.attributes import READ_ONLY_XATTR, STORE_XATTR, Attributes
 from dkfs.overlay.counting import FileCount
 from dkfs.overlay.files import Files
 from dkfs.overlay.forgotten import Forgotten
@@ -42,16 +42,17 @@ class FileSystem:
         clock_ns: Callable[[], int],
         large_above: int = _LARGE,
         is_read_only: bool = False,
+        is_history: bool = False,
         io: IoRules = STRICT,
     ) -> None:
         """Serve *root_fd*, recording to *recorder*.
 
-        *reserved* is the root's name for the history, listed in it if *is_listed*.  A file of more than
-        *large_above* bytes is counted as large.  *is_read_only*: nothing is changed here, but perhaps by others,
-        and *recorder* is an Onlooker.  *io*: how files are served, where the kernel grants it.
+        *reserved* is the root's name for the history, listed in it if *is_listed*.  A file of more than *large_above*
+        bytes is counted as large.  *is_read_only*: nothing is changed here, but perhaps by others, and *recorder* is an
+        Onlooker.  *is_history*: the root is the history, and *root_fd* tells the disk.  *io*: how files are served.
         """
         self.recorder, self.store = recorder, store
-        self.is_read_only = is_read_only
+        self.is_read_only, self.is_history = is_read_only, is_history
         # How long the kernel may believe what it was told of names and attributes.
         self.valid_s = 0.0 if is_read_only else FOREVER_S
         self.table = _table(root_fd, recorder, clock_ns, is_shared=is_read_only)
@@ -63,11 +64,7 @@ class FileSystem:
         parts = self.table, self.journal, self.captures
         self.files = Files(*parts)
         self.names = Names(
-            *parts,
-            self.files,
-            count=self.count,
-            reserved=reserved,
-            is_listed=is_listed,
+            *parts, self.files, count=self.count, reserved=reserved, is_listed=is_listed
         )
         self.attributes = Attributes(
             *parts,
@@ -78,9 +75,8 @@ class FileSystem:
         self.tags = Tags(self.captures, recorder, store)
         self.resuming = Resuming(self.table, self.captures, recorder, store)
         self.rollback = Rollback(self.table, self.journal, self.captures, recorder, store)
-        self.virtual = Virtual(
-            store, name=reserved, tags=self.tags, clock_ns=clock_ns, groups=groups_of
-        )
+        own = _xattrs(store) if is_history else None
+        self.virtual = Virtual(store, reserved, self.tags, clock_ns, groups_of, root_xattrs=own)
 
     def forget(self, number: int, lookups: int) -> None:
         """Take back references of the kernel; an unknown number is nobody's."""
@@ -109,6 +105,10 @@ class FileSystem:
         complete = self.recorder.close()
         self.table.close()
         return complete and is_all
+
+
+def _xattrs(store: Store) -> dict[bytes, bytes]:
+    return {STORE_XATTR: os.fsencode(store.path), READ_ONLY_XATTR: b"1"}
 
 
 def _table(

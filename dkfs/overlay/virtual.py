@@ -14,7 +14,7 @@ see it: see virtual_rights.  All methods raise OSError or DkfsError, which has a
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -101,15 +101,17 @@ class Virtual:
     def __init__(
         self,
         store: Store,
-        *,
         name: bytes | None,
         tags: TagKeeper,
         clock_ns: Callable[[], int],
         groups: Callable[[int], frozenset[int]],
+        *,
+        root_xattrs: Mapping[bytes, bytes] | None = None,
     ) -> None:
         """Show *store* in the mount's root as *name*, None: not at all.
 
-        groups(pid) is to return the supplementary groups of a process, none if it is gone.
+        groups(pid) is to return the supplementary groups of a process, none if it is gone.  With *root_xattrs*
+        the history is the root of the mount, the inode VIRTUAL; it has them, and does not list them.
         """
         self.name = name
         self._store = store
@@ -117,7 +119,8 @@ class Virtual:
         self._clock_ns = clock_ns
         self._mounted_ns = clock_ns()
         self._guard = Guard(groups)
-        self._numbers = Numbers()
+        self._root_xattrs = root_xattrs or {}
+        self._numbers = Numbers(is_root=root_xattrs is not None)
         self._files: HandleTable[_OpenFile] = HandleTable(VIRTUAL + 1)
         self._directories: HandleTable[_OpenDirectory] = HandleTable(VIRTUAL + 1)
 
@@ -209,6 +212,8 @@ class Virtual:
     def getxattr(self, number: int, name: bytes, caller: Caller) -> bytes:
         """Return an extended attribute; the ACLs to everybody, as stat(2) does the mode."""
         place = self._numbers.place(number)
+        if number == VIRTUAL and name in self._root_xattrs:
+            return self._root_xattrs[name]
         if not place.node:
             raise error(errno.ENODATA)
         with self._store.read() as reader:

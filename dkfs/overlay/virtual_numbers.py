@@ -48,13 +48,17 @@ class Numbers:
     A number is never used again: what the kernel caches under it stays true.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_root: bool = False) -> None:
+        """*is_root*: the history is the root of a mount, with the number VIRTUAL; it is never forgotten."""
         self._mutex = threading.Lock()  # mkdir runs in another thread
         self._next = VIRTUAL + 1
         self._places: dict[int, Place] = {}
         self._lookups: dict[int, int] = {}
         self._numbers: dict[Place, int] = {}
         self._new: OrderedDict[int, Place] = OrderedDict()  # unreferenced, oldest first
+        if is_root:
+            top = Place(Area.TOP)
+            self._places[VIRTUAL], self._numbers[top] = top, VIRTUAL
 
     def __len__(self) -> int:
         return len(self._places)

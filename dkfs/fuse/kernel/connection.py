@@ -12,6 +12,7 @@ from typing import Final
 from dkfs.fuse.engine import Meter
 from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
+from dkfs.fuse.kernel.history import HistoryDispatcher
 from dkfs.fuse.kernel.notify import Notifier
 from dkfs.fuse.kernel.passthrough import DeviceBackings, agreed, stack_depth
 from dkfs.fuse.kernel.server import Server
@@ -55,7 +56,7 @@ class KernelEngine:
         """See Engine; raises NotSupportedError too: then nothing is mounted."""
         device = Device.mounted(mountpoint, source=source, options=options)
         notifier = Notifier(device.tell)
-        dispatcher = Dispatcher(
+        dispatcher = (HistoryDispatcher if fs.is_history else Dispatcher)(
             fs,
             meter,
             notifier=notifier,

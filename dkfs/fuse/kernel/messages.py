@@ -189,6 +189,8 @@ DEV_BACKING_CLOSE: Final = 0x4004E502
 # Requests: a header, then one of these, then names, each ended by a zero byte, or data.
 # len, opcode, unique, nodeid, uid, gid, pid, total_extlen in units of 8 bytes, padding
 IN_HEADER: Final = struct.Struct("<IIQQIIIHH")
+NODE: Final = struct.Struct("<Q")  # in the header, at NODE_AT
+NODE_AT: Final = 16
 FORGET_IN: Final = struct.Struct("<Q")  # nlookup
 FORGET_ONE: Final = struct.Struct("<QQ")  # nodeid, nlookup
 BATCH_FORGET_IN: Final = struct.Struct("<II")  # count, -
