@@ -28,24 +28,24 @@ def begins_after_ms(*queue: Queued, before: int = 0) -> float:
 
 
 def test_a_file_that_is_saved_in_place_is_recorded_as_soon_as_close_was_answered() -> None:
-    assert begins_after_ms(queued(OpKind.WRITE)) == 0.3
+    assert begins_after_ms(queued(OpKind.WRITE)) == 0.1
 
 
 def test_a_new_file_waits_for_the_rename_that_often_follows() -> None:
     assert begins_after_ms(queued(OpKind.CREATE), queued(OpKind.WRITE)) == 1.0
-    assert begins_after_ms(queued(OpKind.CREATE, 3), queued(OpKind.WRITE)) == 0.3
+    assert begins_after_ms(queued(OpKind.CREATE, 3), queued(OpKind.WRITE)) == 0.1
 
 
 def test_a_rename_ends_the_saving_of_a_file() -> None:
     queue = queued(OpKind.CREATE), queued(OpKind.WRITE), queued(OpKind.RENAME)
 
-    assert begins_after_ms(*queue) == 0.3
+    assert begins_after_ms(*queue) == 0.1
 
 
 @pytest.mark.parametrize("kind", [OpKind.CREATE, OpKind.TRUNCATE])
 def test_the_beginning_of_a_save_waits_for_the_rest_of_it(kind: OpKind) -> None:
     assert begins_after_ms(queued(kind)) == 4.0
-    assert begins_after_ms(queued(kind, 3), queued(OpKind.WRITE)) == 0.3
+    assert begins_after_ms(queued(kind, 3), queued(OpKind.WRITE)) == 0.1
 
 
 @pytest.mark.parametrize("kind", [OpKind.SETATTR, OpKind.UNLINK])
@@ -54,7 +54,7 @@ def test_what_seldom_comes_alone_waits_a_little(kind: OpKind) -> None:
 
 
 def test_a_burst_waits_for_a_quiet_moment() -> None:
-    assert begins_after_ms(queued(OpKind.WRITE), before=14) == 0.3
+    assert begins_after_ms(queued(OpKind.WRITE), before=14) == 0.1
     assert begins_after_ms(queued(OpKind.WRITE), before=15) == 30.0
 
 
@@ -65,14 +65,14 @@ def test_operations_that_came_slowly_are_no_burst() -> None:
     queue = [queued(OpKind.WRITE, at_s=NOW + 0.25)]
     pace.note(NOW + 0.25)
 
-    assert pace.wait_s(queue, NOW + 0.25) == pytest.approx(0.0003)
+    assert pace.wait_s(queue, NOW + 0.25) == pytest.approx(0.0001)
 
 
 def test_what_was_waited_for_is_taken_off() -> None:
     pace = Pace()
     queue = [queued(OpKind.WRITE)]
 
-    assert pace.wait_s(queue, NOW + 0.0001) == pytest.approx(0.0002)
+    assert pace.wait_s(queue, NOW + 0.00004) == pytest.approx(0.00006)
     assert pace.wait_s(queue, NOW + 0.1) < 0
 
 
