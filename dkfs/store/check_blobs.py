@@ -7,6 +7,7 @@ from typing import Final
 from dkfs.core.location import LOST, BlobLocation, decode_blob_location
 from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import BlobId
+from dkfs.store.closing import close
 from dkfs.store.damage import DamageKind, Notes
 from dkfs.store.places import Places
 from dkfs.store.reader import Reader
@@ -94,14 +95,14 @@ class BlobChecker:
                         )
         finally:
             for fd in self._files.values():
-                os.close(fd)
+                close(fd)
             self._files.clear()
 
     def _file(self, segment: int) -> int:
         found = self._files.get(segment)
         if found is None:
             if len(self._files) >= _OPEN_FILES:
-                os.close(self._files.pop(next(iter(self._files))))
+                close(self._files.pop(next(iter(self._files))))
             path = segment_path(self._directory, segment)
             try:
                 found = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

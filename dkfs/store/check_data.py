@@ -13,6 +13,7 @@ from typing import Final
 
 from dkfs.errors import CorruptError, StoreError
 from dkfs.store.check_rows import OnProgress
+from dkfs.store.closing import close
 from dkfs.store.damage import Damage, DamageKind
 from dkfs.store.places import BlobPlace, Places
 from dkfs.store.reader import Reader
@@ -124,5 +125,5 @@ class _Cache:
     def close(self) -> None:
         """Close the file."""
         if self._fd >= 0:
-            os.close(self._fd)
+            close(self._fd)
         self._fd, self._segment = -1, 0

@@ -15,6 +15,7 @@ from dkfs.core.location import JOURNAL
 from dkfs.errors import StoreError
 from dkfs.failpoints import failpoint
 from dkfs.model.ids import BlobId
+from dkfs.store.closing import close
 from dkfs.store.segments import (
     FOOTER,
     HEADER_SIZE,
@@ -82,7 +83,7 @@ class SegmentCopy:
 
     def __exit__(self, *_: object) -> None:
         for fd in (self._fd, *self._sources.values()):
-            os.close(fd)
+            close(fd)
         if not self._is_finished:
             with suppress(OSError):  # the next collection removes it
                 self._path.unlink()

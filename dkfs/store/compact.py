@@ -20,6 +20,7 @@ import lmdb
 
 from dkfs.errors import DkfsError, StoreError
 from dkfs.failpoints import failpoint
+from dkfs.store.closing import close
 from dkfs.store.index import (
     INDEX_NAME,
     TABLES,
@@ -136,7 +137,7 @@ def packed_bytes(tables: Iterable[Packed]) -> int:
 def _copy(path: Path) -> None:
     """Make the copy, row by row in order of the keys: so every page becomes full."""
     new = path.with_name(_NEW_NAME)
-    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     new.chmod(0o600)  # the umask may have taken bits away
     index = open_index(path, writable=True)
     try:
@@ -182,7 +183,7 @@ def _replace(path: Path) -> bool:
             sync_directory(path.parent)
         return True
     finally:
-        os.close(table)
+        close(table)
 
 
 def _remove_copy(path: Path) -> None:

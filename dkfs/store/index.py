@@ -24,6 +24,7 @@ from dkfs.errors import (
     StoreFormatError,
 )
 from dkfs.failpoints import failpoint
+from dkfs.store.closing import close
 from dkfs.store.lock import may_enter
 from dkfs.store.pages import check_length, check_pages
 from dkfs.store.rows import FORMAT, FORMAT_KEY, INTENT_FORMAT, OLD_FORMAT, unseal
@@ -338,7 +339,7 @@ def _make_files(path: Path) -> None:
         if not each.exists():
             fd = os.open(each, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             os.fchmod(fd, 0o600)
-            os.close(fd)
+            close(fd)
 
 
 def _grow(path: Path, size: int) -> None:

@@ -14,6 +14,7 @@ from typing import Self
 
 from dkfs.errors import StoreBusyError, StoreError
 from dkfs.failpoints import failpoint
+from dkfs.store.closing import close
 
 LOCK_NAME = "LOCK"
 _ONLOOKER_S = 0.1  # for which a lock without a pid may be one of is_held(), which lets go at once
@@ -39,7 +40,7 @@ class StoreLock:
         try:
             self._take(store)
         except BaseException:
-            os.close(self._fd)
+            close(self._fd)
             raise
 
     def __enter__(self) -> Self:
@@ -54,7 +55,7 @@ class StoreLock:
             # The pid must go before the lock does, or it could wipe out the next holder's.
             with suppress(OSError):  # of a disk that became read-only: it is for messages only
                 os.ftruncate(self._fd, 0)
-            os.close(self._fd)
+            close(self._fd)
             self._fd = -1
 
     def _take(self, store: Path) -> None:
@@ -96,7 +97,7 @@ def is_held(store: Path) -> bool:
     except OSError:
         return True
     finally:
-        os.close(fd)  # and with it the lock
+        close(fd)  # and with it the lock
     return False
 
 

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from dkfs.errors import StoreError
 from dkfs.failpoints import failpoint
+from dkfs.store.closing import close
 
 RESERVE_NAME: Final = "reserve"
 RESERVE_SIZE: Final = 16 * 1024 * 1024  # bytes, by default
@@ -80,7 +81,7 @@ class Reserve:
             self._complain(exc)
             return False
         finally:
-            os.close(fd)
+            close(fd)
         self._has_complained = False
         return True
 

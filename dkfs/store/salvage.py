@@ -16,6 +16,7 @@ from zlib import crc32
 from dkfs.core.location import BLOB_LIMIT, JOURNAL
 from dkfs.errors import StoreError
 from dkfs.model.ids import BlobId
+from dkfs.store.closing import close
 from dkfs.store.segments import FOOTER, HEADER_SIZE, RECORD
 
 _WINDOW: Final = 4 * 1024 * 1024  # bytes searched at once
@@ -99,7 +100,7 @@ class Salvage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        close(self._fd)
 
     def records(
         self,

@@ -7,6 +7,7 @@ from typing import Final
 from dkfs.core.location import BlobLocation
 from dkfs.errors import CorruptError, StoreError
 from dkfs.model.ids import BlobId
+from dkfs.store.closing import close
 from dkfs.store.segments import RECORD, damaged, record_checksum, segment_path
 
 _LARGE: Final = 1024 * 1024  # bytes of a record
@@ -99,4 +100,4 @@ class _OpenFile:
 
     def __del__(self) -> None:
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)

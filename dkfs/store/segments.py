@@ -18,6 +18,7 @@ from dkfs.core.location import JOURNAL, BlobLocation, SegmentRow
 from dkfs.errors import CorruptError, StoreError
 from dkfs.failpoints import failpoint
 from dkfs.model.ids import BlobId
+from dkfs.store.closing import close
 from dkfs.store.rows import TAIL
 
 SEGMENTS_NAME: Final = "segments"
@@ -221,12 +222,12 @@ class SegmentWriter:
                     failpoint("segment.cut")
                     os.ftruncate(fd, self._length)
             except BaseException:
-                os.close(fd)
+                close(fd)
                 raise
             if size >= self._length and not self._is_abandoned:
                 self._fd = fd
             else:
-                os.close(fd)
+                close(fd)
         if size < self._length:
             log.warning(
                 "segment %s has %d bytes, need %d: blobs are lost", path, size, self._length
@@ -276,12 +277,12 @@ class SegmentWriter:
     def _close_unsynced(self) -> None:
         for fd in self._unsynced:
             if fd != self._fd:
-                os.close(fd)
+                close(fd)
         self._unsynced = []
 
     def _close_file(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            close(self._fd)
             self._fd = -1
 
     @contextmanager
@@ -358,4 +359,4 @@ def sync_directory(directory: Path) -> None:
     try:
         os.fsync(fd)
     finally:
-        os.close(fd)
+        close(fd)

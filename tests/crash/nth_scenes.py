@@ -19,6 +19,7 @@ from dkfs.model.operation import NOBODY
 from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Reader, Store
 from dkfs.store.check import check
+from dkfs.store.closing import close
 from tests.history.forgetting import keep_only
 from tests.overlay.world import ME
 from tests.store.collecting import collect
@@ -59,7 +60,7 @@ def opened(directory: Path) -> Place:
     try:
         store = recovery.open_store(directory / "store", writable=True, segment_limit=SEGMENT_LIMIT)
     except BaseException:
-        os.close(root_fd)
+        close(root_fd)
         raise
     return Place(store, root_fd)
 
@@ -126,7 +127,7 @@ class Scene:
         finally:
             if isinstance(where, Path) and place is not None:
                 place.store.close()
-                os.close(place.root_fd)
+                close(place.root_fd)
         return {
             "errno": number,
             "error": error,
@@ -146,7 +147,7 @@ class Scene:
                 with suppress(DkfsError, OSError):
                     where.fs.close()
             where.store.close()
-            os.close(where.root_fd)
+            close(where.root_fd)
         else:
             wrong += closed_all(directory)
         place = opened(directory)

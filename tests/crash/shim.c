@@ -22,13 +22,16 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 enum { LOG_WRITE = 1, LOG_TRUNCATE, LOG_SYNC, LOG_CREATE, LOG_MKDIR, LOG_RENAME, LOG_UNLINK, LOG_RMDIR, LOG_LINK, LOG_SYMLINK,
        LOG_SPACE, LOG_OTHER, LOG_DURABLE };
 /* Classes of calls, for the mask of those that may fail. */
-enum { READS = 1, WRITES = 2, SYNCS = 4, NAMES = 8, OPENS = 16, LOOKS = 32, MAPS = 64, LOCKS = 128, ATTRS = 256, SPACE = 512 };
+enum { READS = 1, WRITES = 2, SYNCS = 4, NAMES = 8, OPENS = 16, LOOKS = 32, MAPS = 64, LOCKS = 128, ATTRS = 256, SPACE = 512,
+       CLOSES = 1024 };
 
 struct entry { uint32_t op, path_length; uint64_t inode; int64_t offset; uint64_t length; };
 
@@ -333,68 +336,4 @@ int symlink(const char *t, const char *a) { return named(LOG_SYMLINK, "symlink",
 int symlinkat(const char *t, int d, const char *a) { return named(LOG_SYMLINK, "symlink", d, a, 0, NULL, SYS_symlinkat, L(t), d, L(a), 0, 0); }
 int mknodat(int d, const char *a, mode_t m, dev_t n) { return named(LOG_OTHER, "mknod", d, a, 0, NULL, SYS_mknodat, d, L(a), m, n, 0); }
 
-/* ---- what only fails */
-
-#define BY_FD(type, bad, name, class, label, declared, passed) \
-	type name declared { \
-		char path[PATH_MAX]; \
-		static type (*real) declared; \
-		if (!real) real = dlsym(RTLD_NEXT, #name); \
-		if (!chosen) return real passed; \
-		path_of(fd, path); \
-		if (fails(label, class, path) == 1) return bad; \
-		return real passed; \
-	}
-#define BY_NAME(type, bad, name, class, label, declared, passed, dir) \
-	type name declared { \
-		char path[PATH_MAX]; \
-		static type (*real) declared; \
-		if (!real) real = dlsym(RTLD_NEXT, #name); \
-		if (!chosen) return real passed; \
-		path_at(dir, at, path); \
-		if (fails(label, class, path) == 1) return bad; \
-		return real passed; \
-	}
-
-BY_FD(ssize_t, -1, read, READS, "read", (int fd, void *b, size_t n), (fd, b, n))
-BY_FD(ssize_t, -1, readv, READS, "read", (int fd, const struct iovec *b, int n), (fd, b, n))
-BY_FD(ssize_t, -1, pread, READS, "pread", (int fd, void *b, size_t n, off_t o), (fd, b, n, o))
-BY_FD(ssize_t, -1, pread64, READS, "pread", (int fd, void *b, size_t n, off64_t o), (fd, b, n, o))
-BY_FD(ssize_t, -1, preadv64v2, READS, "pread", (int fd, const struct iovec *b, int n, off64_t o, int f), (fd, b, n, o, f))
-BY_FD(off64_t, -1, lseek64, LOOKS, "lseek", (int fd, off64_t o, int w), (fd, o, w))
-BY_FD(int, -1, fstat64, LOOKS, "fstat", (int fd, struct stat64 *s), (fd, s))
-BY_FD(int, -1, fstatvfs64, LOOKS, "fstatvfs", (int fd, struct statvfs64 *s), (fd, s))
-BY_FD(int, -1, flock, LOCKS, "flock", (int fd, int o), (fd, o))
-BY_FD(int, -1, fchmod, ATTRS, "fchmod", (int fd, mode_t m), (fd, m))
-BY_FD(int, -1, fchown, ATTRS, "fchown", (int fd, uid_t u, gid_t g), (fd, u, g))
-BY_FD(int, -1, futimens, ATTRS, "futimens", (int fd, const struct timespec t[2]), (fd, t))
-BY_FD(int, -1, fsetxattr, ATTRS, "fsetxattr", (int fd, const char *n, const void *v, size_t s, int f), (fd, n, v, s, f))
-BY_FD(DIR *, NULL, fdopendir, READS, "fdopendir", (int fd), (fd))
-BY_FD(ssize_t, -1, getdents64, READS, "getdents", (int fd, void *b, size_t n), (fd, b, n))
-BY_NAME(int, -1, stat64, LOOKS, "stat", (const char *at, struct stat64 *s), (at, s), AT_FDCWD)
-BY_NAME(int, -1, lstat64, LOOKS, "lstat", (const char *at, struct stat64 *s), (at, s), AT_FDCWD)
-BY_NAME(int, -1, fstatat64, LOOKS, "fstatat", (int d, const char *at, struct stat64 *s, int f), (d, at, s, f), d)
-BY_NAME(int, -1, statvfs64, LOOKS, "statvfs", (const char *at, struct statvfs64 *s), (at, s), AT_FDCWD)
-BY_NAME(DIR *, NULL, opendir, READS, "opendir", (const char *at), (at), AT_FDCWD)
-BY_NAME(ssize_t, -1, readlinkat, LOOKS, "readlink", (int d, const char *at, char *b, size_t n), (d, at, b, n), d)
-BY_NAME(int, -1, chmod, ATTRS, "chmod", (const char *at, mode_t m), (at, m), AT_FDCWD)
-BY_NAME(int, -1, fchmodat, ATTRS, "chmod", (int d, const char *at, mode_t m, int f), (d, at, m, f), d)
-BY_NAME(int, -1, fchownat, ATTRS, "chown", (int d, const char *at, uid_t u, gid_t g, int f), (d, at, u, g, f), d)
-BY_NAME(int, -1, utimensat, ATTRS, "utimens", (int d, const char *at, const struct timespec t[2], int f), (d, at, t, f), d)
-BY_NAME(int, -1, setxattr, ATTRS, "setxattr", (const char *at, const char *n, const void *v, size_t s, int f), (at, n, v, s, f), AT_FDCWD)
-BY_NAME(int, -1, lsetxattr, ATTRS, "setxattr", (const char *at, const char *n, const void *v, size_t s, int f), (at, n, v, s, f), AT_FDCWD)
-BY_NAME(ssize_t, -1, listxattr, LOOKS, "listxattr", (const char *at, char *b, size_t n), (at, b, n), AT_FDCWD)
-BY_NAME(ssize_t, -1, getxattr, LOOKS, "getxattr", (const char *at, const char *n, void *b, size_t s), (at, n, b, s), AT_FDCWD)
-
-static void *mapped(void *to, size_t length, int how, int flags, int fd, int64_t at)
-{
-	char path[PATH_MAX];
-	if (chosen && fd >= 0) {
-		path_of(fd, path);
-		if (fails("mmap", MAPS, path) == 1)
-			return MAP_FAILED;
-	}
-	return (void *)syscall(SYS_mmap, to, length, how, flags, fd, at);
-}
-void *mmap(void *to, size_t length, int how, int flags, int fd, off_t at) { return mapped(to, length, how, flags, fd, at); }
-void *mmap64(void *to, size_t length, int how, int flags, int fd, off64_t at) { return mapped(to, length, how, flags, fd, at); }
+#include "shim_fails.h"

@@ -56,8 +56,9 @@ class Calls(IntFlag):
     LOCKS = 128
     ATTRS = 256
     SPACE = 512
+    CLOSES = 1024
 
-    ALL = 1023
+    ALL = 2047
     CHANGES = 2 | 8 | 16 | 256 | 512
 
 
@@ -89,12 +90,12 @@ def _fault(name: str, calls: Calls) -> Fault:
 # Each error for the calls that may give it.
 FAULTS: Final = {
     "EIO": _fault("EIO", Calls.ALL),
-    "ENOSPC": _fault("ENOSPC", Calls.CHANGES),
+    "ENOSPC": _fault("ENOSPC", Calls.CHANGES | Calls.CLOSES),
     "EINTR": _fault("EINTR", Calls.READS | Calls.WRITES | Calls.SYNCS | Calls.OPENS | Calls.LOCKS),
     "short": Fault("short", 0, Calls.WRITES, is_short=True),
-    "EDQUOT": _fault("EDQUOT", Calls.CHANGES),
+    "EDQUOT": _fault("EDQUOT", Calls.CHANGES | Calls.CLOSES),
     "EROFS": _fault("EROFS", Calls.CHANGES),
-    "ENOMEM": _fault("ENOMEM", Calls.ALL & ~Calls.WRITES),
+    "ENOMEM": _fault("ENOMEM", Calls.ALL & ~Calls.WRITES & ~Calls.CLOSES),
 }
 
 
