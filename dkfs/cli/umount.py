@@ -4,12 +4,13 @@
 
 Asks the daemon to stop, and returns when its last version is committed, the mount is gone and the process has
 ended.  A mount whose daemon is gone is detached.  A read-only mount has nothing to record, and only goes.
+If its store was removed, nobody can be asked: the mount goes if nothing in it is open.
 
 With --force the mount is detached at once, even if files in it are open; the daemon ends and records what it
 still has when the last of them is closed.
 
 exit status:
-  0 the mount is gone, 1 it is not, or is none of dkfs, 2 usage
+  0 the mount is gone, 1 it is not, or is none of dkfs, 2 usage, 4 not everything is recorded
 """
 
 import argparse
@@ -27,7 +28,7 @@ from dkfs.cli.location import is_read_only, store_of
 from dkfs.cli.output import emit, note, printable
 from dkfs.cli.parser import Parser, new_parser
 from dkfs.config.mounts import Mount, mounted_at, read_mounts
-from dkfs.errors import MountError
+from dkfs.errors import MountError, NotMountedError, StoreError
 
 _TIMEOUT_S: Final = 60.0  # from recorded to gone
 _POLL_S: Final = 0.01
@@ -83,7 +84,15 @@ def _stop(mount: Mount) -> str:
     if is_read_only(mount):
         unmount(mount.point)
         return "unmounted"
-    process = _process(store)
+    try:
+        process = _process(store)
+    except NotMountedError:
+        if store.is_dir():
+            raise
+        unmount(mount.point)
+        raise StoreError(
+            f"{printable(mount.point)} is unmounted; its store {store} is gone, with all versions"
+        ) from None
     try:
         ask(store, "stop")
         _await_end(mount, process)

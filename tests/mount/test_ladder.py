@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from tests.disks import loop
 from tests.mount.ladder import MIB, NOT, RECORDING, Ladder, filled, refused, until
-from tests.mounting import Mounted
+from tests.mounting import Mounted, wait_for_end
 
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
 
@@ -130,6 +131,26 @@ def test_a_store_that_is_removed_is_not_recorded_into(unmounted: Mounted) -> Non
         until(lambda: ladder.says() == RECORDING)
 
         ladder.expect({"before": b"1", "during": b"2"})
+
+
+def test_a_store_that_is_deleted_costs_versions_only_and_the_next_mount_begins_another(
+    unmounted: Mounted,
+) -> None:
+    with Ladder(unmounted, unmounted.store) as ladder:
+        ladder.write("before", b"1")
+        ladder.place.flush()
+        pid = ladder.place.daemon_pid
+        shutil.rmtree(unmounted.store)
+        ladder.write("during", b"2")
+        (ladder.top / "before").write_bytes(b"3")
+
+        assert ladder.says(with_status=False) == NOT
+        assert not unmounted.store.exists()
+        assert "internal error" not in ladder.log.read_text()
+        assert ladder.place.dkfs("umount", ladder.top, check=False).returncode == 4
+        assert wait_for_end(pid)
+        ladder.mount()
+        ladder.expect({"before": b"3", "during": b"2"})
 
 
 def test_a_directory_without_room_says_so_and_what_landed_is_recorded(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dkfs import failpoints
 from dkfs.errors import StoreError
 from dkfs.store.reserve import RESERVE_NAME, Reserve
 
@@ -86,6 +87,24 @@ def test_another_error_leaves_the_reserve_alone(tmp_path: Path) -> None:
 @pytest.mark.expect_logs("no reserve")
 def test_where_nothing_can_be_made_there_is_no_reserve(tmp_path: Path) -> None:
     assert not Reserve(tmp_path / "missing", 8192).take()
+
+
+@pytest.mark.expect_logs("no reserve")
+def test_a_reserve_that_cannot_be_allocated_is_none_until_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reserve = Reserve(tmp_path, 8192, plenty=1 << 62)
+    failpoints.arm("reserve.take=2*EIO")
+    try:
+        for _ in range(2):
+            reserve.keep()
+            assert (tmp_path / RESERVE_NAME).stat().st_size == 0
+        assert len(caplog.records) == 1
+
+        reserve.keep()
+        assert reserve.held == 8192
+    finally:
+        failpoints.arm("")
 
 
 def test_a_disk_with_room_in_plenty_needs_no_reserve(tmp_path: Path) -> None:
