@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+from unittest.mock import patch
 
 import pytest
 
@@ -96,3 +97,23 @@ def test_an_intent_log_that_could_not_be_written_is_not_relied_on(unmounted: Mou
         ladder.mount()
 
         ladder.expect(files)
+
+
+def test_a_budget_that_cannot_be_kept_holds_nobody_up_and_loses_nothing(
+    unmounted: Mounted,
+) -> None:
+    config = unmounted.base / "dkfs.toml"
+    config.write_text('budget = "2M"\n[retention]\nkeep-last = 2\n')
+    with (
+        patch.dict(os.environ, DKFS_CONFIG=str(config)),
+        Ladder(unmounted, unmounted.store, failpoints="forget.fold=EIO") as ladder,
+    ):
+        for _ in range(8):
+            data = os.urandom(MIB)
+            ladder.write("f", data)
+        until(lambda: "cannot be made smaller: " in ladder.log.read_text())
+        ladder.write("after", b"2")
+
+        assert ladder.says() == RECORDING
+        assert "internal error" not in ladder.log.read_text()
+        ladder.expect({"f": data, "after": b"2"})
