@@ -313,10 +313,7 @@ class Operations(pyfuse3.Operations):
         return result
 
     def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq, inode: Inode) -> None:
-        is_durable = self._recorder.secure(seq, inode.node)  # if not, the store is at it meanwhile
-        sync(fd)
-        if not is_durable:
-            self._recorder.wait(seq)
+        self._recorder.sync(fd, sync, seq, inode.node)
         if not inode.unlinked:  # nobody will ever find it by a name
             self._recorder.refuse_lost(inode.node)
 

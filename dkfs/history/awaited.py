@@ -3,11 +3,14 @@
 import errno
 import threading
 from abc import abstractmethod
+from collections.abc import Callable
 
 from dkfs.errors import DkfsError
+from dkfs.failpoints import failpoint
 from dkfs.history.intent import IntentLog
 from dkfs.history.lost import Lost
 from dkfs.model.ids import NodeId, Seq
+from dkfs.store.flushing import begin_writing
 
 
 class Awaited:
@@ -73,16 +76,65 @@ class Awaited:
         """
         if self.committed >= seq:
             return True
-        is_sure = node is None or node >= self._first_node or self._lost.is_sound(node)
-        if is_sure and self.is_recording and self._intent.write(seq):
+        if self._is_sure(node) and self.is_recording and self._intent.write(seq):
             return True
         self.hurry()
         return False
+
+    def _is_sure(self, node: NodeId | None) -> bool:
+        return node is None or node >= self._first_node or self._lost.is_sound(node)
 
     def keep(self, seq: Seq) -> None:
         """Wait until version *seq* is durable, in the intent log or in the index, if the store does not fail."""
         if not self.secure(seq):
             self.wait(seq)
+
+    def sync(self, fd: int, how: Callable[[int], None], seq: Seq, node: NodeId) -> None:
+        """Make durable the file *fd* by *how*, os.fsync or os.fdatasync, and version *seq* of *node*; raises OSError.
+
+        If the store does not fail: see keep().
+        """
+        is_kept, is_synced = self._is_kept(seq), False
+        if not is_kept:
+            is_kept, is_synced = self._keep_beside(fd, how, seq, node)
+        if not is_synced:
+            failpoint("fsync.backing")
+            how(fd)
+        failpoint("fsync.wait")
+        if not is_kept:
+            self.wait(seq)
+
+    def _is_kept(self, seq: Seq) -> bool:
+        return seq <= max(self.committed, self._intent.promised)
+
+    def _keep_beside(
+        self, fd: int, how: Callable[[int], None], seq: Seq, node: NodeId
+    ) -> tuple[bool, bool]:
+        """Make version *seq* durable if that need not wait for its commit; return whether it is, and whether *fd* is.
+
+        One does that at a time, for all who come meanwhile: then there is less to do for each of them.
+        """
+        if not (self._is_sure(node) and self.is_recording):
+            self.hurry()
+            return False, False
+        begin_writing(fd)
+        self._intent.want(seq)
+        with self._intent.group:
+            if self._is_kept(seq):
+                return True, False
+            laid = self._intent.lay(seq)
+            if laid is None:
+                self.hurry()
+                return False, False
+            if not laid.is_flushed_by(fd):
+                return self._intent.sync(laid), False
+            try:
+                failpoint("fsync.backing")
+                how(fd)
+            except OSError as exc:
+                self._intent.doubt(laid, exc)
+                raise
+            return self._intent.flushed(laid), True
 
     @property
     def owes(self) -> bool:

@@ -125,6 +125,10 @@ class Onlooker(Recorder):
     def keep(self, seq: Seq) -> None:
         """Nothing is to be made durable."""
 
+    def sync(self, fd: int, how: Callable[[int], None], seq: Seq, node: NodeId) -> None:
+        """Make durable what others have written to *fd*."""
+        how(fd)
+
     @property
     def owes(self) -> bool:
         """Nothing was promised."""

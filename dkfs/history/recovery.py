@@ -75,10 +75,13 @@ def recover(store: Store, records: Sequence[IntentRecord]) -> bool:
 
 def _following(records: Sequence[IntentRecord], last: Seq, time_ns: int) -> Iterator[Pending]:
     """Yield the operations of *records* that go on from version *last*, of *time_ns*; raises CorruptError at what does not."""
+    safe = max((span.safe for span, _ in records), default=last)
     for span, payload in records:
         if span.last <= last:
             continue
         if span.first > last + 1:
+            if safe <= last:
+                return  # the disk has kept a record and lost the one before; neither was promised yet
             raise CorruptError(f"version {span.first} cannot follow version {last}")
         pendings = list(decode(payload))
         if [pending.seq for pending in pendings] != list(range(span.first, span.last + 1)):

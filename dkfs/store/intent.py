@@ -1,8 +1,9 @@
 """The intent log: what was synced and is not in the index yet.  One file beside it, written over and over.
 
-A record is written in one go, past the page cache where the file system can, and is on the disk when append() returns:
-whoever waited for it goes on then.  It stays until the versions in it are committed; the next record may take its place after
-that.  Records begin at multiples of a page, so that a write that is torn damages none but itself.  Bytes: docs/format.md.
+A record is written in one go, past the page cache where the file system can, into room that is on the disk already: it is durable
+when the disk has flushed its cache.  sync() has it do so, and so may the sync of another file: see flushing.  It stays until the versions in it
+are committed; the next record may take its place after that.  Records begin at multiples of a page, so that a write that
+is torn damages none but itself.  Bytes: docs/format.md.
 """
 
 import errno
@@ -21,6 +22,8 @@ from zlib import crc32
 from dkfs.errors import CorruptError, StoreError, StoreFormatError
 from dkfs.failpoints import failpoint
 from dkfs.model.ids import Seq
+from dkfs.store.closing import close
+from dkfs.store.flushing import Disk, disk_of
 from dkfs.store.segments import sync_directory
 
 INTENT_NAME: Final = "intent"
@@ -33,13 +36,16 @@ _GROW: Final = (
 )  # bytes; room is written before it is used: then fdatasync has to note no size
 
 _MAGIC: Final = b"dkfs-int"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 # magic, format, uuid of the store, key; then CRC-32 of these.  The key is made anew with each file, and is in its records:
 # what an application has written is in them too, and shall never look like one.
 _HEADER: Final = struct.Struct(">8sI16s16s")
-# key, CRC-32 of the rest of the head and the payload, bytes of the payload, first and last version, time before the first
+# key, CRC-32 of the rest of the head and the payload, bytes of the payload; then what Span says
 _RECORD: Final = struct.Struct(">16sII")
-_SPAN: Final = struct.Struct(">QQq")
+_SPAN: Final = struct.Struct(">QQqQ")
+_SPAN_1: Final = struct.Struct(
+    ">QQq"
+)  # in format 1, whose records were durable before the next was written
 _HEAD: Final = _RECORD.size + _SPAN.size
 PAYLOAD_LIMIT: Final = RECORD_LIMIT - _HEAD  # bytes
 
@@ -52,6 +58,7 @@ class Span(NamedTuple):
     first: Seq
     last: Seq
     before_ns: int  # the time of the version before the first: so it is known that the record goes on from there
+    safe: Seq  # up to this version all were durable when this was written; what is missing after it was promised to nobody
 
 
 class IntentRecord(NamedTuple):
@@ -78,26 +85,29 @@ class IntentFile:
         self._used: deque[tuple[int, int, Seq]] = (
             deque()
         )  # start and end of records that are needed, last version
+        self._needed = 0  # bytes of these
         self._end = PAGE  # of the newest record
         self._size = 0
         self.is_failed = False  # nothing that is written to it is to be relied on
         head = _HEADER.pack(_MAGIC, _FORMAT, uuid, self._key)
         try:
-            self._fd = _open(self._path)
+            self._fd, is_direct = _open(self._path)
             try:
                 self._buffer[:PAGE] = bytes(PAGE)
                 self._buffer[: len(head) + 4] = head + crc32(head).to_bytes(4, "big")
                 self._write(PAGE, 0)
+                os.fdatasync(self._fd)
                 self._size = PAGE
                 sync_directory(store)
+                self.disk: Disk | None = disk_of(self._fd) if is_direct else None
             except BaseException:
-                os.close(self._fd)
+                close(self._fd)
                 raise
         except OSError as exc:
             raise self._error("made", exc) from exc
 
     def append(self, span: Span, payload: Iterable[bytes]) -> bool:
-        """Write a record; return whether there was room, and it is durable.  Raises StoreError."""
+        """Write a record, and leave it to sync() to make it durable; return whether there was room.  Raises StoreError."""
         view, at = self._buffer, _HEAD
         for part in payload:
             end = at + len(part)
@@ -119,13 +129,19 @@ class IntentFile:
             raise self._error("written", exc) from exc
         self._end = start + room
         self._used.append((start, self._end, span.last))
+        self._needed += room
         return True
+
+    def sync(self) -> None:
+        """Make durable what was written; in any thread, but not beside close(); raises OSError."""
+        os.fdatasync(self._fd)
 
     def free(self, committed: Seq) -> None:
         """Hear that everything up to version *committed* is in the index, durably."""
         used = self._used
         while used and used[0][2] <= committed:
-            used.popleft()
+            start, end, _ = used.popleft()
+            self._needed -= end - start
         if not used:
             self._end = PAGE
             if self._size > _KEPT:
@@ -151,11 +167,11 @@ class IntentFile:
     @property
     def is_tight(self) -> bool:
         """Whether more than half of the room is in use."""
-        return sum(end - start for start, end, _ in self._used) * 2 > self._limit
+        return self._needed * 2 > self._limit
 
     def close(self) -> None:
         """Close the file; it stays where it is."""
-        os.close(self._fd)
+        close(self._fd)
         self._buffer.close()
 
     def _room(self, length: int) -> int | None:
@@ -181,6 +197,7 @@ class IntentFile:
         try:
             with mmap.mmap(-1, end - self._size) as zeros:
                 _write_all(self._fd, zeros, len(zeros), self._size)
+            os.fdatasync(self._fd)
         except OSError as exc:
             if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
                 return False
@@ -217,11 +234,12 @@ def read_intents(store: Path, uuid: bytes) -> list[IntentRecord]:
     checksum = int.from_bytes(data[_HEADER.size : _HEADER.size + 4], "big")
     if magic != _MAGIC or crc32(data[: _HEADER.size]) != checksum:
         raise CorruptError(f"intent log {path} does not start with its header")
-    if version != _FORMAT:
+    if version not in (1, _FORMAT):
         raise StoreFormatError(f"intent log {path} has format {version}, this dkfs reads {_FORMAT}")
     if of != uuid:
         raise CorruptError(f"intent log {path} is of another store")
-    found = (_record(data, at, key) for at in range(PAGE, len(data), PAGE))
+    spans = _SPAN if version == _FORMAT else _SPAN_1
+    found = (_record(data, at, key, spans) for at in range(PAGE, len(data), PAGE))
     return sorted(record for record in found if record is not None)
 
 
@@ -235,14 +253,14 @@ class Asking:
             # The writer looks from time to time whether he could have it for himself; he lets go at once.
             fcntl.flock(self._fd, fcntl.LOCK_SH)
         except BaseException:
-            os.close(self._fd)
+            close(self._fd)
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        close(self._fd)
 
 
 def set_aside(store: Path) -> Path:
@@ -277,31 +295,35 @@ def remove_intents(store: Path) -> None:
         raise StoreError(f"intent log {path} cannot be removed: {exc.strerror}") from exc
 
 
-def _record(data: bytes, at: int, key: bytes) -> IntentRecord | None:
+def _record(data: bytes, at: int, key: bytes, spans: struct.Struct) -> IntentRecord | None:
     """Return the record at *at*, None if none is there."""
-    if data[at : at + len(key)] != key or at + _HEAD > len(data):
+    start = at + _RECORD.size
+    payload = start + spans.size
+    if data[at : at + len(key)] != key or payload > len(data):
         return None
     _, checksum, length = _RECORD.unpack_from(data, at)
-    start = at + _RECORD.size
-    end = at + _HEAD + length
+    end = payload + length
     if end > len(data) or crc32(data[start:end]) != checksum:
         return None
-    first, last, before_ns = _SPAN.unpack_from(data, start)
-    return IntentRecord(Span(Seq(first), Seq(last), before_ns), data[at + _HEAD : end])
+    first, last, before_ns, *safe = spans.unpack_from(data, start)
+    span = Span(Seq(first), Seq(last), before_ns, Seq(safe[0] if safe else first - 1))
+    return IntentRecord(span, data[payload:end])
 
 
-def _open(path: Path) -> int:
-    """Open the file, empty, so that a write is on the disk when it returns."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_DSYNC | os.O_CLOEXEC | os.O_NOFOLLOW
+def _open(path: Path) -> tuple[int, bool]:
+    """Open the file, empty; return also whether what is written to it goes past the page cache."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    is_direct = True
     try:
-        # Past the page cache: 90 us instead of 150 for write and fdatasync, and a failure is that of this very write.
+        # 90 us instead of 150 for write and fdatasync, and a failure is that of this very write.
         fd = os.open(path, flags | os.O_DIRECT, 0o600)
     except OSError as exc:
         if exc.errno != errno.EINVAL:
             raise
         fd = os.open(path, flags, 0o600)
+        is_direct = False
     os.fchmod(fd, 0o600)  # the umask may have taken bits away
-    return fd
+    return fd, is_direct
 
 
 def _write_all(fd: int, data: mmap.mmap, length: int, at: int) -> None:

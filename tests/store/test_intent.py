@@ -1,8 +1,10 @@
 """The intent log: whatever is needed is found again, whatever was torn is not taken for a record."""
 
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -22,7 +24,9 @@ def file(tmp_path: Path) -> IntentFile:
 
 
 def add(file: IntentFile, first: int, last: int, data: bytes) -> bool:
-    return file.append(Span(Seq(first), Seq(last), first * 10), (data[:3], data[3:]))
+    return file.append(
+        Span(Seq(first), Seq(last), first * 10, Seq(first - 1)), (data[:3], data[3:])
+    )
 
 
 def test_records_are_found_again_in_the_order_of_their_versions(
@@ -32,10 +36,23 @@ def test_records_are_found_again_in_the_order_of_their_versions(
     assert add(file, 8, 8, b"two" * PAGE)
 
     assert read_intents(tmp_path, UUID) == [
-        IntentRecord(Span(Seq(5), Seq(7), 50), b"one"),
-        IntentRecord(Span(Seq(8), Seq(8), 80), b"two" * PAGE),
+        IntentRecord(Span(Seq(5), Seq(7), 50, Seq(4)), b"one"),
+        IntentRecord(Span(Seq(8), Seq(8), 80, Seq(7)), b"two" * PAGE),
     ]
     assert (tmp_path / "intent").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_of_format_1_is_read_of_which_each_record_was_durable_before_the_next(
+    tmp_path: Path,
+) -> None:
+    head = struct.pack(">8sI16s16s", b"dkfs-int", 1, UUID, b"k" * 16)
+    body = struct.pack(">QQq", 5, 7, 50) + b"one"
+    record = struct.pack(">16sII", b"k" * 16, crc32(body), 3) + body
+    pages = (head + crc32(head).to_bytes(4, "big"), record)
+    (tmp_path / "intent").write_bytes(b"".join(page.ljust(PAGE, b"\0") for page in pages))
+
+    found = read_intents(tmp_path, UUID)
+    assert found == [IntentRecord(Span(Seq(5), Seq(7), 50, Seq(4)), b"one")]
 
 
 def test_there_are_no_records_without_a_log_or_in_one_that_was_being_made(tmp_path: Path) -> None:
@@ -91,8 +108,10 @@ def test_whatever_is_needed_is_there_after_any_sequence_of_writing_and_freeing(
         if chance.random() < 0.4:
             committed = chance.randint(committed, last)
             file.free(Seq(committed))
-        span = Span(Seq(last + 1), Seq(last + chance.randint(1, 3)), chance.randint(0, 1 << 60))
-        data = chance.randbytes(chance.choice((10, PAGE - 48, 3 * PAGE, 9 * PAGE)))
+        span = Span(
+            Seq(last + 1), Seq(last + chance.randint(1, 3)), chance.randint(0, 1 << 60), Seq(last)
+        )
+        data = chance.randbytes(chance.choice((10, PAGE - 56, 3 * PAGE, 9 * PAGE)))
         if file.append(span, [data]):
             kept.append(IntentRecord(span, data))
             last = span.last
@@ -145,7 +164,7 @@ def test_what_an_application_writes_is_taken_for_no_record(
     other = IntentFile(tmp_path / "other", UUID)
 
     # Two bytes less than a page hold the head of a record: its payload begins there.
-    other.append(Span(Seq(9), Seq(9), 0), [bytes(PAGE - 48), old])
+    other.append(Span(Seq(9), Seq(9), 0, Seq(8)), [bytes(PAGE - 56), old])
 
     assert [record.span.first for record in read_intents(tmp_path / "other", UUID)] == [9]
 
@@ -176,10 +195,10 @@ def test_a_log_of_another_store_or_of_a_later_format_is_refused(
     add(IntentFile(tmp_path, UUID), 1, 1, b"x")
     with pytest.raises(CorruptError, match="is of another store"):
         read_intents(tmp_path, b"v" * 16)
-    monkeypatch.setattr(intent, "_FORMAT", 2)
+    monkeypatch.setattr(intent, "_FORMAT", 3)
     add(IntentFile(tmp_path, UUID), 1, 1, b"x")
     monkeypatch.undo()
-    with pytest.raises(StoreFormatError, match="has format 2, this dkfs reads 1"):
+    with pytest.raises(StoreFormatError, match="has format 3, this dkfs reads 2"):
         read_intents(tmp_path, UUID)
 
 

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from dkfs.failpoints import failpoint
 from dkfs.fuse.kernel.entries import Validity, entry
 from dkfs.fuse.kernel.messages import (
     CREATE_IN,
@@ -264,12 +263,7 @@ class FileRequests:
         return lambda: self._sync(sync, fd, seq, inode)
 
     def _sync(self, sync: Callable[[int], None], fd: int, seq: Seq, inode: Inode) -> bytes:
-        is_durable = self._recorder.secure(seq, inode.node)  # if not, the store is at it meanwhile
-        failpoint("fsync.backing")
-        sync(fd)
-        failpoint("fsync.wait")
-        if not is_durable:
-            self._recorder.wait(seq)
+        self._recorder.sync(fd, sync, seq, inode.node)
         if not inode.unlinked:  # nobody will ever find it by a name
             self._recorder.refuse_lost(inode.node)
         return b""
