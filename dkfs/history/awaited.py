@@ -98,8 +98,7 @@ class Awaited:
         if not is_kept:
             is_kept, is_synced = self._keep_beside(fd, how, seq, node)
         if not is_synced:
-            failpoint("fsync.backing")
-            how(fd)
+            _sync(fd, how)
         failpoint("fsync.wait")
         if not is_kept:
             self.wait(seq)
@@ -129,8 +128,7 @@ class Awaited:
             if not laid.is_flushed_by(fd):
                 return self._intent.sync(laid), False
             try:
-                failpoint("fsync.backing")
-                how(fd)
+                _sync(fd, how)
             except OSError as exc:
                 self._intent.doubt(laid, exc)
                 raise
@@ -177,3 +175,8 @@ class Awaited:
     def flush(self) -> bool:
         """Wait until everything appended is durable; see wait()."""
         return self.wait(self.last)
+
+
+def _sync(fd: int, how: Callable[[int], None]) -> None:
+    failpoint("fsync.backing")
+    how(fd)
