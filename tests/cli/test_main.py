@@ -148,7 +148,7 @@ def test_a_program_that_stops_reading_ends_a_command_quietly(store: Path) -> Non
         assert process.stdout
         assert process.stderr
         process.stdout.close()
-        assert (process.stderr.read(), process.wait(10)) == (b"", 141)
+        assert (process.stderr.read(), process.wait(60)) == (b"", 141)
 
 
 def test_an_error_of_ours_shows_where_it_comes_from_only_with_debug(

@@ -1,7 +1,6 @@
 """The manifest of the next version: the same tree as from scratch, for as little as the changes."""
 
 from random import Random
-from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -83,15 +82,12 @@ def test_one_changed_chunk_of_160000_makes_few_new_nodes(place: float) -> None:
     nodes.put_count = 0
     start = int(place * len(chunks)) * 65536
 
-    began = perf_counter()
     after = update(nodes.manifest(content), [(start, start + 65536, [Chunk(65536, A)])], nodes.put)
-    took = perf_counter() - began
 
     assert levels == 4
     assert len(nodes.blobs) - before <= nodes.put_count <= 3 * levels
     assert nodes.loaded <= 6 * levels
     assert nodes.new_bytes - written <= 3 * levels * 128 * 36
-    assert took < 0.1
     chunks[start // 65536] = Chunk(65536, A)
     assert after == build(chunks, nodes.put)
 

@@ -62,7 +62,7 @@ def test_no_reader_sees_a_stale_page_name_or_size_after_a_rollback(
 ) -> None:
     unmounted.mount(*mount_options)
 
-    check_seen(rolled_under_readers(unmounted, tmp_path / "shared", 15), 15)
+    check_seen(rolled_under_readers(unmounted, tmp_path / "shared", 15), witnesses.LEAST)
 
 
 @pytest.mark.torture
@@ -129,7 +129,7 @@ def test_a_map_that_is_stored_into_all_the_time_brings_nothing_back(
     stored, _, _ = witnesses.told(process, 60)
 
     assert wrong == []
-    assert stored > 10
+    assert stored >= witnesses.LEAST
 
 
 @pytest.mark.parametrize("times", [15, pytest.param(400, marks=pytest.mark.torture)])
@@ -158,9 +158,11 @@ def test_what_is_cached_is_what_is_there_after_rollbacks_under_a_writer(
         if (top / "file").read_bytes() != (unmounted.state_dir / "file").read_bytes():
             different.append(count)
         shared.set(0, witnesses.PAUSE)
+        while shared.get(witnesses.PAUSED):  # or the next pause would seem to be there already
+            time.sleep(0.001)
     shared.set(1, 8)
     written, _, _ = witnesses.told(writer, 60)
     witnesses.told(reader, 60)
 
     assert different == []
-    assert written > 100
+    assert written >= witnesses.LEAST

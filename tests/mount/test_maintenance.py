@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pytest
 from dkfs.daemon import control
 from dkfs.errors import StoreBusyError
 from tests.mount.engines import each_engine
-from tests.mounting import CHECKOUT, PATIENCE_S, Mounted
+from tests.mounting import CHECKOUT, PATIENCE_S, Mounted, wait_for_no_mount
 
 pytestmark = [pytest.mark.mount, pytest.mark.root, pytest.mark.slow]
 
@@ -36,7 +36,15 @@ def write(place: Mounted, numbers: range, *, files: int = 5) -> None:
 
 
 def segment_bytes(place: Mounted) -> int:
-    return sum(file.stat().st_size for file in (place.store / "segments").iterdir())
+    return _bytes_of((place.store / "segments").iterdir())
+
+
+def _bytes_of(files: Iterable[Path]) -> int:
+    found = 0
+    for file in files:
+        with suppress(FileNotFoundError):  # it went meanwhile
+            found += file.lstat().st_size
+    return found
 
 
 def shown(place: Mounted, name: str) -> list[bytes]:
@@ -69,12 +77,14 @@ def start(place: Mounted, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_child(place: Mounted) -> int:
+def stop_child(place: Mounted) -> int:
+    """Stop the process that looks through the store, so that it is there for as long as the test wants."""
     daemon = place.daemon_pid
     deadline = time.monotonic() + PATIENCE_S
     while (child := child_of(daemon)) is None:
         assert time.monotonic() < deadline
         time.sleep(0.001)
+    os.kill(child, signal.SIGSTOP)
     return child
 
 
@@ -160,8 +170,8 @@ def test_if_the_process_that_reads_is_killed_the_mount_goes_on(mounted: Mounted)
     mounted.dkfs("forget", "--keep-last", "20")
     collection = start(mounted, "gc")
 
-    os.kill(wait_for_child(mounted), signal.SIGKILL)
-    _, said = collection.communicate(timeout=20)
+    os.kill(stop_child(mounted), signal.SIGKILL)
+    _, said = collection.communicate(timeout=PATIENCE_S)
 
     assert collection.returncode == 4
     assert "the process that looks through the store has ended" in said
@@ -174,9 +184,10 @@ def test_who_asked_and_went_away_leaves_nothing_running(mounted: Mounted) -> Non
     write(mounted, range(100))
     mounted.dkfs("forget", "--keep-last", "20")
     collection = start(mounted, "gc")
-    wait_for_child(mounted)
+    child = stop_child(mounted)
     collection.kill()
     collection.communicate()
+    os.kill(child, signal.SIGCONT)
 
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -193,12 +204,13 @@ def test_who_asked_and_went_away_leaves_nothing_running(mounted: Mounted) -> Non
 def test_there_is_one_maintenance_at_a_time(mounted: Mounted) -> None:
     write(mounted, range(50))
     collection = start(mounted, "gc")
-    wait_for_child(mounted)
+    child = stop_child(mounted)
 
     with pytest.raises(StoreBusyError, match=r"a collection of store .* is under way"):
         control.request(mounted.store, {"command": "gc"})
 
-    collection.communicate(timeout=20)
+    os.kill(child, signal.SIGCONT)
+    collection.communicate(timeout=PATIENCE_S)
     assert collection.returncode == 0
 
 
@@ -206,11 +218,15 @@ def test_a_collection_ends_with_the_mount(mounted: Mounted) -> None:
     write(mounted, range(200))
     mounted.dkfs("forget", "--keep-last", "20")
     collection = start(mounted, "gc")
-    wait_for_child(mounted)
+    child = stop_child(mounted)
 
-    mounted.umount()
+    ending = start(mounted, "umount", str(mounted.mountpoint))
+    assert wait_for_no_mount(mounted.mountpoint, seconds=PATIENCE_S)
+    os.kill(child, signal.SIGCONT)
 
-    collection.communicate(timeout=20)
+    assert ending.wait(PATIENCE_S) == 0
+    ending.communicate()
+    collection.communicate(timeout=PATIENCE_S)
     assert mounted.dkfs("check", "--read-data").returncode == 0
     assert "came back" in mounted.dkfs("gc").stdout
     assert mounted.dkfs("check", "--read-data").returncode == 0
@@ -236,9 +252,8 @@ def test_a_budget_is_kept(unmounted: Mounted) -> None:
     words = ("mount", unmounted.state_dir, unmounted.mountpoint, "--store", unmounted.store)
     unmounted.dkfs(*words, "--config", config)
 
-    deadline = time.monotonic() + 15
     number = most = 0
-    while time.monotonic() < deadline and number < 300:
+    while number < 300:
         write(unmounted, range(number, number + 10))
         number += 10
         most = max(most, segment_bytes(unmounted))
@@ -264,12 +279,7 @@ def with_budget(place: Mounted, budget: str, policy: str) -> None:
 
 def store_bytes(place: Mounted) -> int:
     """Return the bytes of all files of the store that count against its budget."""
-    found = 0
-    for file in place.store.rglob("*"):
-        if file.name != "reserve":
-            with suppress(FileNotFoundError):  # it went meanwhile
-                found += file.lstat().st_size
-    return found
+    return _bytes_of(file for file in place.store.rglob("*") if file.name != "reserve")
 
 
 def test_recording_does_not_pass_the_budget_however_fast_is_written(unmounted: Mounted) -> None:

@@ -26,7 +26,7 @@ from tests.store.collecting import contents
 rounds = 0
 with Store.open(Path(sys.argv[1]), writable=False) as store:
     print("reading", flush=True)
-    while not Path(sys.argv[2]).exists():
+    while rounds < 5 or not Path(sys.argv[2]).exists():
         with store.read() as reader:
             for version in range(reader.last, max(reader.last - 40, 0), -1):
                 record = reader.record(Seq(version))
@@ -89,7 +89,7 @@ def test_a_view_of_another_process_keeps_what_it_can_see(path: Path) -> None:
 
         assert pending > 100_000
         assert store.bury() == 0
-        holder.communicate(b"\n", timeout=20)
+        holder.communicate(b"\n", timeout=120)
         assert store.bury() == pending
 
 
@@ -129,10 +129,12 @@ def test_segments_that_ended_are_removed_by_the_next_opening_for_writing(path: P
 
 
 def lose_and_collect(store: Store, *, seconds: float) -> tuple[int, int]:
-    """Forget and collect again and again; return how many blobs were removed, and how often."""
+    """Forget and collect for so long, until something was done; return how many blobs were removed, and how often."""
     removed = rounds = 0
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    least_s = time.monotonic() + seconds
+    while time.monotonic() < least_s or (
+        (removed <= 50 or rounds <= 3) and time.monotonic() < least_s + 100
+    ):
         with store.read() as reader:
             last = reader.last
             first = int(reader.next_version(0) or 1)
@@ -178,7 +180,7 @@ def test_beside_a_writer_and_readers_nothing_is_lost_and_no_read_fails(
         removed, rounds = lose_and_collect(store, seconds=4)
         end.touch()
         writer.join()
-        results = [each.communicate(timeout=20) for each in readers]
+        results = [each.communicate(timeout=120) for each in readers]
 
         assert failures == []
         assert [each.returncode for each in readers] == [0, 0], results

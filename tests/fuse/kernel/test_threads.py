@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -104,6 +105,10 @@ def test_only_so_many_threads_wait_for_pages(monkeypatch: pytest.MonkeyPatch) ->
     notifier = Notifier(wait)
     for _ in range(4):
         notifier.drop_pages(7)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while len(said) < 2:  # a thread that was not waited for may not have begun
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
     answered.set()
 
     assert len(said) == 2
