@@ -228,10 +228,11 @@ def record(place: Place) -> None:
         number = fs.names.create(root, b"new%d" % n, 0o644, os.O_RDWR, ME)[0]
         try:
             write(fs, number, text(f"new {n}"))
-            _, seq = fs.files.fsync(number)
+            fd, seq = fs.files.fsync(number)
             inode = fs.files.handles[number].inode
-            is_durable = fs.recorder.secure(seq, inode.node) or fs.recorder.wait(seq)
+            fs.recorder.sync(fd, os.fsync, seq, inode.node)
             fs.recorder.refuse_lost(inode.node)
+            is_durable = seq <= max(fs.recorder.committed, fs.recorder._intent.promised)
             if is_durable:
                 place.promised[f"new{n}"] = text(f"new {n}").decode()
             fs.files.flush(number)

@@ -13,7 +13,7 @@ from typing import Literal, Self
 from tests.crash.power_disk import ACKS, EXHAUSTIVE, Disk, Image, State
 from tests.crash.shim import Op, read_log, start
 
-_ENDS = (Op.SYNC, Op.DURABLE)
+_ENDS = (Op.SYNC, Op.DURABLE, Op.FLUSH)
 
 
 @dataclass(slots=True)

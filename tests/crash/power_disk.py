@@ -29,6 +29,7 @@ class Change:
 
     offset: int  # of a truncation: the size
     data: bytes | None  # None: a truncation
+    is_direct: bool = False  # past the page cache, into room that is durable
 
 
 @dataclass(eq=False, slots=True)
@@ -42,6 +43,12 @@ class File:
     def sync(self) -> None:
         """Make all that was changed durable."""
         self.durable, self.pending = content(self.durable, self.pending), []
+
+    def flush(self) -> None:
+        """Make durable what only the cache of the disk has kept from being that."""
+        direct = [change for change in self.pending if change.is_direct]
+        self.durable = content(self.durable, direct)
+        self.pending = [change for change in self.pending if not change.is_direct]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +96,11 @@ class Disk:
         if entry.path == ACKS:
             if entry.op is Op.WRITE:
                 self.acks.append(entry.data)
-        elif entry.op in (Op.WRITE, Op.TRUNCATE, Op.SPACE, Op.DURABLE):
+        elif entry.op in (Op.WRITE, Op.TRUNCATE, Op.SPACE, Op.DURABLE, Op.DIRECT):
             self._change(self._inodes[entry.inode], entry)
+        elif entry.op is Op.FLUSH:
+            for file in self._inodes.values():
+                file.flush()
         elif entry.op is Op.SYNC:
             self._sync(entry)
         else:
@@ -99,7 +109,12 @@ class Disk:
     def _change(self, file: File, entry: Entry) -> None:
         if entry.op is Op.SPACE:
             return  # room, and a size that a truncation has given before
-        file.pending.append(Change(entry.offset, None if entry.op is Op.TRUNCATE else entry.data))
+        data = None if entry.op is Op.TRUNCATE else entry.data
+        has_room = entry.offset + len(entry.data) <= len(file.durable) and not any(
+            change.data is None for change in file.pending
+        )
+        is_direct = entry.op is Op.DIRECT and has_room
+        file.pending.append(Change(entry.offset, data, is_direct))
         if entry.op is Op.DURABLE:
             *others, last = file.pending
             file.durable, file.pending = content(file.durable, [last]), others

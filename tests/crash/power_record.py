@@ -86,10 +86,9 @@ class Recording:
         self._fs.files.release(number)
 
     def _sync(self, number: int) -> None:
-        _, seq = self._fs.files.fsync(number)
-        inode = self._fs.files.handles[number].inode
-        if self._recorder.secure(seq, inode.node) or self._recorder.wait(seq):
-            self._promise(seq)
+        fd, seq = self._fs.files.fsync(number)
+        self._recorder.sync(fd, os.fsync, seq, self._fs.files.handles[number].inode.node)
+        self._promise(seq)
 
     def _write(self) -> None:
         name = self._rng.choice(_NAMES)

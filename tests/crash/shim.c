@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 enum { LOG_WRITE = 1, LOG_TRUNCATE, LOG_SYNC, LOG_CREATE, LOG_MKDIR, LOG_RENAME, LOG_UNLINK, LOG_RMDIR, LOG_LINK, LOG_SYMLINK,
-       LOG_SPACE, LOG_OTHER, LOG_DURABLE };
+       LOG_SPACE, LOG_OTHER, LOG_DURABLE, LOG_DIRECT, LOG_FLUSH };
 /* Classes of calls, for the mask of those that may fail. */
 enum { READS = 1, WRITES = 2, SYNCS = 4, NAMES = 8, OPENS = 16, LOOKS = 32, MAPS = 64, LOCKS = 128, ATTRS = 256, SPACE = 512,
        CLOSES = 1024 };
@@ -210,7 +210,8 @@ static ssize_t written(int fd, const struct iovec *parts, int number, int64_t of
 		done = offset < 0 ? syscall(SYS_writev, fd, parts, number)
 				  : syscall(SYS_pwritev, fd, parts, number, offset, 0);
 		ssize_t left = done;
-		int op = syscall(SYS_fcntl, fd, F_GETFL) & O_DSYNC ? LOG_DURABLE : LOG_WRITE;
+		int how = syscall(SYS_fcntl, fd, F_GETFL);
+		int op = how & O_DSYNC ? LOG_DURABLE : how & O_DIRECT ? LOG_DIRECT : LOG_WRITE;
 		for (int i = 0; i < number && left > 0; i++) {
 			size_t length = (size_t)left < parts[i].iov_len ? (size_t)left : parts[i].iov_len;
 			note(op, inode_of(fd), path, at, parts[i].iov_base, length);
@@ -291,8 +292,12 @@ static int synced(int fd, int number, const char *call)
 	path_of(fd, path);
 	if (fails(call, SYNCS, path) == 1)
 		return -1;
-	if (!LOGGED(path))
+	if (log_fd < 0)
 		return syscall(number, fd);
+	if (!LOGGED(path)) {  /* the disk flushes its cache nevertheless */
+		LOCKED(done = 0; note(LOG_FLUSH, 0, path, 0, NULL, 0));
+		return done;
+	}
 	/* The call itself is left out: nothing is to be durable, and it takes most of the time. */
 	LOCKED(done = 0; note(LOG_SYNC, inode_of(fd), path, 0, NULL, 0));
 	return done;

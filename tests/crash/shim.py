@@ -41,6 +41,8 @@ class Op(IntEnum):
     SPACE = 11
     OTHER = 12
     DURABLE = 13  # a write that is durable when it returns
+    DIRECT = 14  # a write past the page cache: durable when the disk has flushed its own
+    FLUSH = 15  # a file elsewhere was synced, and all of the disk's cache flushed with it
 
 
 class Calls(IntFlag):
