@@ -29,7 +29,7 @@ from dkfs.store import Reader, Store, Writer
 from dkfs.store.check import DamageKind, check
 from tests.history.model_history import ModelHistory
 
-HANG_S = 5.0
+HANG_S = 60.0
 ADDRESS_SPACE = 4 << 30  # bytes
 SEGMENT_LIMIT = 24 * 1024  # bytes: several segments
 

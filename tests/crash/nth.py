@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.crash.nth_scenes import SCENES, Scene
 from tests.crash.shim import FAULTS, Shim
 
-_PATIENCE_S = 30  # for one attempt: who waits for ever is found
+_PATIENCE_S = 100  # for one attempt: who waits for ever is found
 
 
 def attempt(scene: Scene, directory: Path, words: list[str], n: int) -> dict[str, object]:

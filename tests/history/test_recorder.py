@@ -142,7 +142,7 @@ class Failing:
     def _admit(self, _: int) -> int:
         self._times += 1
         if self._times == 1:
-            self.go_on.wait(20.0)
+            self.go_on.wait(60.0)
             raise ValueError
         return 1 << 30
 
@@ -160,7 +160,7 @@ def test_an_operation_that_comes_while_the_recorder_gives_up_is_not_recorded_beh
 
     def give_up(_: float) -> None:  # append() is past its test
         failing.go_on.set()
-        assert failing.failed.wait(20.0)
+        assert failing.failed.wait(60.0)
 
     monkeypatch.setattr(failing.recorder._pace, "note", give_up)
     saver.create(b"file", b"data")
@@ -179,7 +179,7 @@ def test_nobody_waits_for_a_recorder_that_has_given_up(tmp_path: Path) -> None:
     for i in range(3):
         saver.create(b"file%d" % i, b"data")
     failing.go_on.set()
-    assert failing.failed.wait(20.0)
+    assert failing.failed.wait(60.0)
 
     assert not failing.recorder.is_full
     assert not failing.recorder.close()

@@ -40,7 +40,7 @@ def other(place: Mounted, shared: Path) -> Iterator[Other]:
     try:
         yield made
     finally:
-        made.process.communicate(timeout=20)
+        made.process.communicate(timeout=60)
 
 
 def version(place: Mounted) -> int:

@@ -90,7 +90,7 @@ def test_processes_that_open_in_all_ways_never_see_an_error(unmounted: Mounted) 
         for seed in seeds
     ]
 
-    said = [app.communicate(timeout=60)[1] for app in apps]
+    said = [app.communicate(timeout=120)[1] for app in apps]
     assert said == [""] * len(apps)
     assert _status(unmounted)["io_opens"] == {} or _wait_for_releases(unmounted)
     for path in unmounted.mountpoint.iterdir():
@@ -98,7 +98,7 @@ def test_processes_that_open_in_all_ways_never_see_an_error(unmounted: Mounted) 
 
 
 def _wait_for_releases(place: Mounted) -> bool:
-    for _ in range(100):
+    for _ in range(600):
         if _status(place)["io_opens"] == {}:
             return True
         time.sleep(0.05)

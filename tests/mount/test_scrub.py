@@ -84,7 +84,7 @@ def test_a_scrub_that_is_stopped_goes_on_where_it_was(mounted: Mounted) -> None:
 
 def test_a_second_scrub_is_not_begun(mounted: Mounted) -> None:
     write(mounted)
-    scrub(mounted, "start", rate=100_000)
+    scrub(mounted, "start", rate=10_000)
 
     second = mounted.dkfs("scrub")
 

@@ -62,13 +62,16 @@ def test_pages_that_a_write_holds_are_not_waited_for_for_ever(
     answered = threading.Event()
 
     def wait(_: bytes) -> None:
-        answered.wait(10)
+        answered.wait(60)
 
     Notifier(wait).drop_pages(7)
     answered.set()
 
 
-def test_pages_are_dropped_in_another_thread_than_the_one_that_asks() -> None:
+def test_pages_are_dropped_in_another_thread_than_the_one_that_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dkfs.fuse.kernel.notify._PATIENCE_S", 60.0)
     said: list[tuple[bytes, threading.Thread]] = []
     Notifier(lambda data: said.append((data, threading.current_thread()))).drop_pages(7, 4096, 10)
 
