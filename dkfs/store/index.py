@@ -314,7 +314,7 @@ def open_env(
     while True:
         try:
             return lmdb.open(
-                os.fspath(path),
+                os.fsencode(path),
                 map_size=map_size,
                 subdir=False,
                 readonly=not writable,

@@ -138,3 +138,12 @@ def test_a_segment_of_another_store_is_not_written_on(path: Path, tmp_path: Path
     with Store.open(path, writable=False) as store:
         damages = list(check(store, read_data=True))
     assert any(f"header of segment {int(newest.stem)}" in damage.message for damage in damages)
+
+
+def test_the_path_of_a_store_may_be_no_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff store")
+    Store.create(path)
+    add(path, b"a")
+
+    with Store.open(path, writable=False) as store:
+        assert list(check(store, read_data=True)) == []
