@@ -6,6 +6,7 @@ read too (codec_v1). Integers are big-endian. The layout is specified in
 dkfs/docs/format.md: change both together.
 """
 
+import stat
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -36,6 +37,7 @@ _HAS_CTIME: Final = 0x8000  # with the mode; else ctime is mtime
 _IS_WIDE_NODE: Final = 0x4000
 _MODE: Final = 0o7777
 _KIND_MASK: Final = 0x07
+_FILE: Final = int(Kind.FILE)
 _HAS_RDEV: Final = 0x08
 _IS_MANIFEST: Final = 0x10
 _HAS_CONTENT: Final = 0x20
@@ -114,6 +116,26 @@ def decode_node(data: bytes) -> NodeState:
         return _decode_node(data, layout.unpack_from(data), layout.size)
     except (IndexError, struct.error):
         raise CorruptError(f"node record of {len(data)} bytes ends too early") from None
+
+
+def glance(data: bytes) -> tuple[int, tuple[int, int, int, int, int], bool] | None:
+    """Return ctime_ns, then what lstat(2) says of the file (mode, uid, gid, size, mtime_ns), and whether it has attributes.
+
+    Of the record of a file as most are; None for decode_node() to say.  A scan asks it of every file, in a third of the time.
+    """
+    if len(data) < _NODE.size:
+        return None
+    fmt, flags, mode, mtime_s, mtime_rest, uid, gid, size, _, _ = _NODE.unpack_from(data)
+    if fmt != FORMAT or flags & _KIND_MASK != _FILE or mode & _IS_WIDE_NODE:
+        return None
+    mtime_ns = ctime_ns = mtime_s * _NS + mtime_rest
+    if mode & _HAS_CTIME:
+        if len(data) < _NODE.size + _CTIME.size:
+            return None
+        ctime_s, ctime_rest = _CTIME.unpack_from(data, _NODE.size)
+        ctime_ns = ctime_s * _NS + ctime_rest
+    told = (mode & _MODE | stat.S_IFREG, uid, gid, size, mtime_ns)
+    return ctime_ns, told, flags & _HAS_XATTRS != 0
 
 
 def encode_log(

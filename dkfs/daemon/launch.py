@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Final, NoReturn
 
 from dkfs import errors
@@ -129,9 +129,19 @@ def _serve(
         from dkfs.daemon.viewing import view  # noqa: PLC0415
 
         return view(settings, on_mounted=on_mounted, lifeline=lifeline)
-    from dkfs.daemon.session import serve  # noqa: PLC0415
+    from dkfs.store.index import INDEX_NAME  # noqa: PLC0415
+    from dkfs.store.pages import Verification  # noqa: PLC0415
 
-    return serve(settings, on_progress=on_progress, on_mounted=on_mounted, lifeline=lifeline)
+    with closing(Verification(settings.store / INDEX_NAME)) as verification:
+        from dkfs.daemon.session import serve  # noqa: PLC0415 - takes as long as the verification
+
+        return serve(
+            settings,
+            on_progress=on_progress,
+            on_mounted=on_mounted,
+            lifeline=lifeline,
+            verification=verification,
+        )
 
 
 def _daemon(settings: MountSettings, report: int, lifeline: int | None) -> NoReturn:

@@ -29,6 +29,7 @@ from dkfs.overlay.mounted import FileSystem
 from dkfs.store import Store, is_absent
 from dkfs.store.compact import compact_small
 from dkfs.store.intent import LIMIT, RECORD_LIMIT
+from dkfs.store.pages import Verification
 from dkfs.store.segments import SEGMENT_LIMIT
 
 log = logging.getLogger(__name__)
@@ -48,13 +49,14 @@ def serve(
     on_progress: Progress,
     on_mounted: Callable[[], None],
     lifeline: int | None = None,
+    verification: Verification | None = None,
 ) -> bool:
     """Mount, serve until unmounted or told to stop, record everything; return whether that is so.
 
     Calls *on_mounted* once requests are answered.  *lifeline* is an fd: when the other end closes, the
-    mount ends.  Raises DkfsError if the mount cannot be made.
+    mount ends.  *verification* has begun with the index of the store.  Raises DkfsError if the mount cannot be made.
     """
-    complete = _serve(settings, on_progress, on_mounted, lifeline)
+    complete = _serve(settings, on_progress, on_mounted, lifeline, verification)
     if complete:
         compact_small(settings.store)
     return complete
@@ -65,16 +67,16 @@ def _serve(
     on_progress: Progress,
     on_mounted: Callable[[], None],
     lifeline: int | None,
+    verification: Verification | None,
 ) -> bool:
     prepare(settings)
     keep_imports_off(settings.mountpoint)
-    raise_limits()
     with ExitStack() as stack:
         root_fd = open_backing(settings, stack)
         if settings.noatime:
             root_fd = backing.not_noticing(root_fd)
             stack.callback(os.close, root_fd)
-        store = open_store(settings, stack)
+        store = open_store(settings, stack, verification)
         os.umask(0)  # from here on modes are the application's business
         replayed, seconds = replay(settings, store, root_fd, on_progress=on_progress)
         store.reopen_index()
@@ -128,7 +130,8 @@ def _file_system(
 
 
 def prepare(settings: MountSettings) -> None:
-    """Make every check that needs nothing to be open; detach a dead mount in the way."""
+    """Make every check that needs nothing to be open; detach a dead mount in the way; have room for fds."""
+    raise_limits()
     check_mount(settings, read_mounts(), uid=os.getuid())
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
@@ -166,7 +169,9 @@ def open_backing(settings: MountSettings, stack: ExitStack) -> int:
     return fd
 
 
-def open_store(settings: MountSettings, stack: ExitStack) -> Store:
+def open_store(
+    settings: MountSettings, stack: ExitStack, verification: Verification | None = None
+) -> Store:
     """Open the store for writing, made first if there is nothing; raises StoreError."""
     path = settings.store
     if is_absent(path):
@@ -178,6 +183,7 @@ def open_store(settings: MountSettings, stack: ExitStack) -> Store:
             encoding=settings.encoding,
             segment_limit=_segment_limit(settings.budget),
             recover=recover,
+            verification=verification,
         )
     )
 

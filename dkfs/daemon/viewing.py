@@ -21,7 +21,6 @@ from dkfs.daemon.session import (
     open_backing,
     options_of,
     prepare,
-    raise_limits,
     reserved,
 )
 from dkfs.errors import StoreError
@@ -48,7 +47,6 @@ def view(
     """
     prepare(settings)
     keep_imports_off(settings.mountpoint)
-    raise_limits()
     with ExitStack() as stack:
         store = stack.enter_context(_open_store(settings))
         root_fd = open_backing(settings, stack)

@@ -18,13 +18,14 @@ from typing import Literal
 from dkfs.core.chunking import Chunking
 from dkfs.errors import UsageError
 from dkfs.failpoints import failpoint
+from dkfs.history.doubt import has_content
 from dkfs.history.fill import Progress, Source, fill
 from dkfs.history.found import Collector
 from dkfs.history.materialise import STAGING_NAME, apply
 from dkfs.history.outcome import Result
 from dkfs.history.plan import plan
 from dkfs.history.putback import PutBack
-from dkfs.history.scan import Finding, What, has_content, scan
+from dkfs.history.scan import Finding, What, scan
 from dkfs.history.tree import Tree
 from dkfs.model.ids import ROOT, NodeId, Seq
 from dkfs.model.node import Kind

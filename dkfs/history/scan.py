@@ -2,7 +2,7 @@
 
 A file is the same if kind, size, mtime, mode and owner are what was recorded, and either its ctime is too (nothing was
 done to the inode since) or its extended attributes are.  What may have been changed within the tick of a clock, or in a
-crash, is told by the caller with *rehash_since_ns*: such files are compared by content.
+crash, is told by the caller with *rehash_since_ns*: such files are compared by content (see doubt).
 
 Names are matched by name and kind.  Files with more than one link are matched by inode as well: one that has no name in
 the history comes at the end, when it is known whether another name of it has a node.
@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from dkfs.errors import CorruptError, ForgottenError
-from dkfs.history import content, fileout
+from dkfs.core.codec import glance
+from dkfs.errors import CorruptError
+from dkfs.history import content
+from dkfs.history.doubt import Doubt, has_content
 from dkfs.history.metadata import has_xattrs, path_in, read_xattrs
 from dkfs.history.places import Directories
-from dkfs.history.reading import never_noticed
 from dkfs.history.tree import shown
 from dkfs.model.ids import NO_NODE, ROOT, NodeId, Seq
 from dkfs.model.node import Kind, NodeState
@@ -70,8 +71,7 @@ class _Scanner:
         self._reader = reader
         self._root_fd = root_fd
         self._at = at
-        # Compared with every file, so not None.
-        self._doubtful_ns = rehash_since_ns if rehash_since_ns is not None else 1 << 63
+        self._doubt = Doubt(reader, rehash_since_ns)
         self._device = os.fstat(root_fd).st_dev
         self._lost = reach_of_lost(reader)
         self._next = max(reader.next_node(), ROOT + 1)
@@ -84,10 +84,11 @@ class _Scanner:
     def run(self) -> Iterator[Finding]:
         """Find everything."""
         status = os.fstat(self._root_fd)
-        old = self._reader.node(ROOT, self._at) if self._at else None
-        if old is None:
+        found = self._reader.node_seq(ROOT, self._at) if self._at else None
+        old = found[1] if found is not None else None
+        if found is None:
             yield Finding(What.NEW, ROOT, b"", ROOT, status=status, dir_fd=self._root_fd)
-        elif self._differs(old, status, b".", self._root_fd):
+        elif self._differs(*found, status, b".", self._root_fd):
             yield Finding(
                 What.CHANGED, ROOT, b"", ROOT, old=old, status=status, dir_fd=self._root_fd
             )
@@ -106,6 +107,7 @@ class _Scanner:
         known = {} if is_new else dict(self._reader.children(directory, self._at))
         # All names first: what is found may be removed or replaced before the next is asked for.
         names = [os.fsencode(name) for name in os.listdir(fd)]
+        records = self._reader.records(known.values(), self._at)
         for name in names:
             child = known.pop(name, NO_NODE)
             fd = self.directories.fd(directory)
@@ -116,6 +118,9 @@ class _Scanner:
                     known[name] = child
                 continue
             if child:
+                record = records.get(child)
+                if record is not None and self._is_plainly_same(child, *record, status):
+                    continue
                 finding = self._compare(directory, name, child, status, fd)
                 if finding is None:
                     continue
@@ -129,13 +134,31 @@ class _Scanner:
             old = self._reader.node(child, self._at)
             yield Finding(What.MISSING, directory, name, child, old=old)
 
+    def _is_plainly_same(
+        self, node: NodeId, seq: Seq, record: bytes, status: os.stat_result
+    ) -> bool:
+        """Return whether a file with one name is what it was, no doubt; if not, _compare() says more."""
+        known = glance(record)
+        return (
+            known is not None
+            and known[0] == status.st_ctime_ns < self._doubt.since_ns
+            and known[1] == (status.st_mode, *status[4:7], status.st_mtime_ns)  # owner, group, size
+            and status.st_nlink == 1
+            and status.st_mtime_ns < self._doubt.since_ns
+            and status.st_dev == self._device
+            and self._lost is None
+            and not self._doubt.is_timeless(seq)
+            and self._seen.setdefault(node, status.st_ino) == status.st_ino
+        )
+
     def _compare(
         self, directory: NodeId, name: bytes, child: NodeId, status: os.stat_result, fd: int
     ) -> Finding | None:
         """Return how a name that both have differs; None if not, or if it is decided later."""
-        old = self._reader.node(child, self._at)
-        if old is None:
+        found = self._reader.node_seq(child, self._at)
+        if found is None:
             raise CorruptError(f"node {child} has a name but no state at version {self._at}")
+        seq, old = found
         if status.st_dev != self._device:
             return self._skipped(directory, name, "another file system is mounted there")
         if stat.S_IFMT(status.st_mode) != _FORMATS[old.attr.kind] or not _is_same_node(
@@ -158,13 +181,15 @@ class _Scanner:
             elif is_other:
                 return self._new(directory, name, child, status, fd)
         try:
-            if not self._differs(old, status, name, fd):
+            if not self._differs(seq, old, status, name, fd):
                 return None
         except PermissionError as exc:
             return self._skipped(directory, name, exc.strerror or str(exc))
         return Finding(What.CHANGED, directory, name, child, old=old, status=status, dir_fd=fd)
 
-    def _differs(self, old: NodeState, status: os.stat_result, name: bytes, fd: int) -> bool:
+    def _differs(
+        self, seq: Seq, old: NodeState, status: os.stat_result, name: bytes, fd: int
+    ) -> bool:
         attr = old.attr
         if (
             attr.mtime_ns != status.st_mtime_ns
@@ -178,10 +203,12 @@ class _Scanner:
             return (
                 True  # the store has nothing to compare with, but the directory still has the file
             )
-        is_touched = status.st_ctime_ns != attr.ctime_ns or status.st_ctime_ns >= self._doubtful_ns
+        is_touched = status.st_ctime_ns != attr.ctime_ns or self._doubt.about_attributes(
+            seq, status
+        )
         if is_touched and self._xattrs_differ(old, name, fd):
             return True
-        if attr.kind is Kind.FILE and attr.mtime_ns >= self._doubtful_ns:
+        if attr.kind is Kind.FILE and self._doubt.about(seq, attr.ctime_ns, status):
             return not has_content(self._reader, old, name, fd)
         return False
 
@@ -248,21 +275,6 @@ _FORMATS = {
     Kind.CHAR: stat.S_IFCHR,
     Kind.BLOCK: stat.S_IFBLK,
 }
-
-
-def has_content(reader: Reader, state: NodeState, name: bytes, dir_fd: int) -> bool:
-    """Return whether the file *name* in *dir_fd* has the contents of *state*; raises OSError.
-
-    A state whose contents are damaged or forgotten is compared with nothing: the file is taken to differ.
-    """
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        never_noticed(fd)
-        return fileout.is_equal(fd, reader, state)
-    except (CorruptError, ForgottenError):
-        return False
-    finally:
-        os.close(fd)
 
 
 def _is_same_node(old: NodeState, status: os.stat_result, name: bytes, fd: int) -> bool:

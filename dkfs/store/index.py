@@ -26,7 +26,7 @@ from dkfs.errors import (
 from dkfs.failpoints import failpoint
 from dkfs.store.closing import close
 from dkfs.store.lock import may_enter
-from dkfs.store.pages import check_length, check_pages
+from dkfs.store.pages import Verification, check_length, check_pages
 from dkfs.store.rows import FORMAT, FORMAT_KEY, INTENT_FORMAT, OLD_FORMAT, unseal
 
 INDEX_NAME: Final = "index.lmdb"
@@ -226,12 +226,12 @@ def create_index(path: Path, meta: dict[bytes, bytes]) -> None:
         raise index_error(exc) from exc
 
 
-def open_index(path: Path, *, writable: bool) -> Index:
+def open_index(path: Path, *, writable: bool, verification: Verification | None = None) -> Index:
     """Return the index at *path*, shared within this process; to be given back with close_index()."""
     while True:
         key = _files(path)
         try:
-            index = _open_index(path, writable=writable)
+            index = _open_index(path, writable=writable, verification=verification)
         except DkfsError:
             if _files(path) == key:
                 raise
@@ -246,7 +246,7 @@ def open_index(path: Path, *, writable: bool) -> Index:
         # A smaller index took the place of this one while it was being opened, see compact.
 
 
-def _open_index(path: Path, *, writable: bool) -> Index:
+def _open_index(path: Path, *, writable: bool, verification: Verification | None) -> Index:
     with _registry_lock:
         key = check_file(path)
         found = _registry.get(key)
@@ -258,7 +258,7 @@ def _open_index(path: Path, *, writable: bool) -> Index:
                 )
         else:
             check_length(path)
-            check_pages(path, writable=writable)
+            check_pages(path, writable=writable, verification=verification)
             if writable:
                 _make_files(path)
             index, users = Index(path, writable=writable), 0

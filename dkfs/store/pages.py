@@ -2,12 +2,14 @@
 
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from lmdb.verify import VerifyError, verify
 
-from dkfs.errors import CorruptError, StoreFormatError
+from dkfs.errors import CorruptError, DkfsError, StoreFormatError
+from dkfs.store.helper import Helper
 
 # The meta pages 0 and 1 of LMDB 0.9 on 64 bits: magic, version, page size; then last page and transaction.
 _MAGIC: Final = 0xBEEFC0DE
@@ -30,17 +32,62 @@ def check_length(path: Path) -> None:
         raise CorruptError(f"index {path} is {size} bytes, need {need}: {problems[0]}")
 
 
-def check_pages(path: Path, *, writable: bool) -> None:
+def check_pages(path: Path, *, writable: bool, verification: "Verification | None") -> None:
     """Raise CorruptError if the index at *path* has pages that LMDB had better not see.
 
     It follows what it finds. Of 1,000 indexes with a page that was zeroed, swapped or filled with junk, 233 ended the
     process that read them, all of them among the 750 that are refused here. A writer always looks, whoever only reads
-    does if that takes no time worth speaking of.
+    does if that takes no time worth speaking of, and nobody if *verification* did.
     """
+    if verification is not None and verification.is_sound():
+        return
     if writable or path.stat().st_size <= _VERIFIED_SIZE:
         problems = verify_pages(path)
         if problems:
             raise CorruptError(f"index {path}: {problems[0]}; `dkfs check --repair` makes it anew")
+
+
+class Verification:
+    """A look of a second process at every page of an index, while this one has other things to do before it opens it."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin with the index at *path*, if it is there."""
+        self._path = path
+        self._helper = Helper()
+        self._found: bytes | None = None  # what was looked at, if it is sound
+        if path.exists():
+            with suppress(OSError):  # no memory, say: whoever opens the index looks himself
+                self._helper.start(self._look)
+
+    def is_sound(self) -> bool:
+        """Wait; return whether the index was found sound and is, to the last write, the one that was looked at.
+
+        False also where it cannot be told: then the pages are to be looked at again.
+        """
+        self.wait()
+        return bool(self._found) and self._found == self._stamp()
+
+    def wait(self) -> None:
+        """Wait for the process to end."""
+        if self._found is None:
+            self._found = self._helper.answer() or b""
+
+    def close(self) -> None:
+        """End the process, if nobody waited for it."""
+        self._helper.close()
+
+    def _look(self) -> bytes:
+        before = self._stamp()
+        return b"" if verify_pages(self._path) else before
+
+    def _stamp(self) -> bytes:
+        """Return what every commit changes, and every other write that the file system knows of; nothing if it cannot be told."""
+        try:
+            status = self._path.stat()
+            told = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+            return repr((told, _measure(self._path))).encode()
+        except (OSError, DkfsError):
+            return b""
 
 
 def verify_pages(path: Path) -> list[str]:

@@ -163,26 +163,28 @@ class Reader(View):
             if cursor.prev() if cursor.set_range(prefix) else cursor.last():
                 self._expect_genuine("names", *cursor.item())
             more = cursor.set_range(prefix)
+            key, value = cursor.item()
             while more:
-                key, value = cursor.item()
                 if key[:8] != prefix:
                     self._expect_genuine("names", key, value)
                     return
                 name, seq = split_name_key(key)
-                stem = key[:-8]
+                stem, child = key[:-8], NO_NODE
                 # Most names were made once and never changed: then the row at hand is the one, and the next is next.
                 more = cursor.next()
-                if more and cursor.key()[:-8] == stem:
+                following = cursor.item()
+                if more and following[0][:-8] == stem:
                     more = cursor.set_range(stem + _GREATEST_SEQ)
+                    following = cursor.item()
                     found = self._floor("names", stem + SEQ.pack(at))
                     child = NO_NODE if found is None else _node_id(found[1])
                 elif seq > at:
                     self._expect_genuine("names", key, value)
-                    continue
                 else:
                     child = _node_id(unseal("names", key, value))
                 if child:
                     yield name, child
+                key, value = following
         except lmdb.Error as exc:
             raise index_error(exc) from exc
 

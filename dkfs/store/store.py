@@ -26,7 +26,7 @@ from dkfs.store.index import (
 from dkfs.store.intent import INTENT_NAME
 from dkfs.store.lock import LOCK_NAME, StoreLock
 from dkfs.store.opening import check_age, check_counters, measure_segments
-from dkfs.store.pages import verify_pages
+from dkfs.store.pages import Verification, verify_pages
 from dkfs.store.promised import Recover, await_writer, take_in
 from dkfs.store.reader import Reader
 from dkfs.store.rows import FORMAT, FORMAT_KEY, HASH_KEY, UUID_KEY, seal
@@ -136,12 +136,13 @@ class Store:
         segment_limit: int = SEGMENT_LIMIT,
         recover: Recover | None = None,
         is_brief: bool = False,
+        verification: Verification | None = None,
     ) -> Self:
         """Open the store at *path*; raises StoreError, StoreFormatError, StoreBusyError, CorruptError.
 
         *encoding* says how blobs are stored from now on. For writing, what a crash left behind the tail of the
         segments is cut off, and segments that ended are removed; what is only in the intent log, *recover* takes in. For reading
-        no lock is taken. *is_brief* is as in StoreLock.
+        no lock is taken. *is_brief* is as in StoreLock. *verification* is a look at the pages of the index that has begun.
         """
         path = path.absolute()
         if not path.exists():
@@ -151,7 +152,7 @@ class Store:
         check_file(path / INDEX_NAME)
         lock = StoreLock(path, is_brief=is_brief) if writable else None
         try:
-            index = open_index(path / INDEX_NAME, writable=writable)
+            index = open_index(path / INDEX_NAME, writable=writable, verification=verification)
             try:
                 store = cls(path, index, lock, encoding, segment_limit)
             except BaseException:

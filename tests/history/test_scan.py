@@ -1,10 +1,12 @@
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dkfs.history.doubt import Doubt
 from dkfs.history.replay import reconcile
 from dkfs.history.scan import scan
 from dkfs.model.ids import Seq
@@ -24,8 +26,13 @@ class Scanned:
         self.store = Store.open(path / "store", writable=True)
         self.fd = os.open(self.top, os.O_RDONLY | os.O_DIRECTORY)
 
-    def record(self) -> None:
-        reconcile(self.store, self.fd, prefer="dir", clock_ns=lambda: 1, identity=b"")
+    def record(self, time_ns: int = 1) -> None:
+        reconcile(self.store, self.fd, prefer="dir", clock_ns=lambda: time_ns, identity=b"")
+
+    @property
+    def last(self) -> Seq:
+        with self.store.read() as reader:
+            return reader.last
 
     def found(self, rehash_since_ns: int | None = None) -> Found:
         """Return what differs, less directories of which only the time does."""
@@ -118,10 +125,89 @@ def test_contents_that_changed_unseen_are_found_if_asked_for(scanned: Scanned) -
     (scanned.top / "a").write_bytes(b"one")
     scanned.record()
     _rewrite_unseen(scanned.top / "a", b"two")
-    mtime_ns = (scanned.top / "a").stat().st_mtime_ns
+    status = (scanned.top / "a").stat()
+    mtime_ns, ctime_ns = status.st_mtime_ns, status.st_ctime_ns
 
-    assert scanned.found(rehash_since_ns=mtime_ns + 1) == set()
+    assert scanned.found(rehash_since_ns=ctime_ns + 1) == set()
     assert scanned.found(rehash_since_ns=mtime_ns) == {("CHANGED", b"a")}
+
+
+def _end_ns(scanned: Scanned) -> int:
+    with scanned.store.read() as reader:
+        newest = reader.record(reader.last)
+    assert newest is not None
+    return newest.operation.time_ns
+
+
+def test_contents_that_changed_unseen_after_the_clock_went_back_are_found(
+    scanned: Scanned,
+) -> None:
+    path = scanned.top / "a"
+    ahead_ns = time.time_ns() + 3600 * 10**9
+    scanned.record(ahead_ns)
+    path.write_bytes(b"one")
+    scanned.record()  # the clock is right again, an hour back
+    _rewrite_unseen(path, b"two")
+    doubt_ns = _end_ns(scanned) - 60 * 10**9
+
+    assert path.stat().st_ctime_ns < doubt_ns
+    assert scanned.found(rehash_since_ns=doubt_ns) == {("CHANGED", b"a")}
+
+
+def test_contents_changed_in_place_whose_times_were_set_back_are_found_after_a_crash(
+    scanned: Scanned,
+) -> None:
+    path = scanned.top / "a"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(0, 7))
+    scanned.record()
+    _rewrite_unseen(path, b"two")
+    changed_ns = path.stat().st_ctime_ns
+
+    assert scanned.found() == set()
+    assert scanned.found(rehash_since_ns=changed_ns - 1) == {("CHANGED", b"a")}
+
+
+@pytest.mark.parametrize("times_ns", [(10, 10), (10, 11), (10, 5)], ids=["same", "next", "before"])
+def test_versions_recorded_while_the_clock_was_behind_are_timeless(
+    scanned: Scanned, times_ns: tuple[int, int]
+) -> None:
+    for time_ns in times_ns:
+        (scanned.top / "a").write_bytes(b"%d" % (scanned.last + 1))
+        scanned.record(time_ns)
+    with scanned.store.read() as reader:
+        doubt = Doubt(reader, 0)
+
+        assert [doubt.is_timeless(Seq(1)), doubt.is_timeless(Seq(2))] == [False, True]
+        assert not Doubt(reader, None).is_timeless(Seq(2))
+        assert not Doubt(reader, 12).is_timeless(Seq(2))
+
+
+def test_a_file_is_found_in_a_directory_of_many(scanned: Scanned) -> None:
+    for number in range(40):
+        (scanned.top / f"{number}").write_bytes(b"one")
+    os.setxattr(scanned.top / "7", "user.a", b"b")
+    scanned.record()
+    (scanned.top / "3").write_bytes(b"other")
+    (scanned.top / "4").chmod(0o600)
+    (scanned.top / "5").unlink()
+    os.utime(scanned.top / "6", ns=(0, 7))
+    os.setxattr(scanned.top / "7", "user.a", b"c")
+    os.link(scanned.top / "8", scanned.top / "new")
+    (scanned.top / "9").unlink()
+    (scanned.top / "9").symlink_to("8")
+    (scanned.top / "10").write_bytes(b"two")
+
+    assert scanned.found() == {
+        ("CHANGED", b"3"),
+        ("CHANGED", b"4"),
+        ("MISSING", b"5"),
+        ("CHANGED", b"6"),
+        ("CHANGED", b"7"),
+        ("LINK", b"new"),
+        ("NEW", b"9"),
+        ("CHANGED", b"10"),
+    }
 
 
 def test_a_symlink_that_leads_elsewhere_is_another_node(scanned: Scanned) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -299,3 +300,46 @@ def _in_a_namespace(script: str) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )
+
+
+@pytest.mark.parametrize("below", ["writable", "read-only"])
+def test_a_read_only_mount_after_a_kill_shows_the_directory_and_changes_nothing(
+    mounted: Mounted, below: str
+) -> None:
+    path = mounted.mountpoint / "file"
+    path.write_text("one")
+    mounted.flush()
+    fd = os.open(path, os.O_WRONLY)
+    os.pwrite(fd, b"two", 0)
+    os.fsync(fd)  # it is in the intent log until it is committed
+    mounted.kill()
+    with suppress(OSError):  # the daemon cannot hear of it
+        os.close(fd)
+    before = snapshot(mounted.store), snapshot(mounted.state_dir)
+    if below == "read-only":
+        freeze(mounted.base)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            point = Path(name)
+            words = ("--store", mounted.store, "-o", "ro")
+            said = mounted.dkfs("mount", mounted.state_dir, point, *words)
+            try:
+                assert (point / "file").read_text() == "two"
+                assert (point / ".dkfs/latest/file").read_text() in {"one", "two"}
+                has_log = (mounted.store / "intent").exists()
+                assert ("what was synced last is not seen" in said.stderr) == has_log
+            finally:
+                mounted.dkfs("umount", point)
+        assert (snapshot(mounted.store), snapshot(mounted.state_dir)) == before
+    finally:
+        if below == "read-only":
+            subprocess.run(["umount", mounted.base], check=True)
+    mounted.mount()
+
+    assert mounted.dkfs("cat", "latest:file").stdout == "two"
+
+
+def freeze(directory: Path) -> None:
+    """Have *directory* on a file system that is read-only, until it is unmounted."""
+    subprocess.run(["mount", "--bind", directory, directory], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", directory], check=True)
