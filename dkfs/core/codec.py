@@ -118,8 +118,8 @@ def decode_node(data: bytes) -> NodeState:
         raise CorruptError(f"node record of {len(data)} bytes ends too early") from None
 
 
-def glance(data: bytes) -> tuple[int, tuple[int, int, int, int, int], bool] | None:
-    """Return ctime_ns, then what lstat(2) says of the file (mode, uid, gid, size, mtime_ns), and whether it has attributes.
+def glance(data: bytes) -> tuple[int, tuple[int, int, int, int, int]] | None:
+    """Return ctime_ns, and what else lstat(2) says of the file: mode, uid, gid, size, mtime_ns.
 
     Of the record of a file as most are; None for decode_node() to say.  A scan asks it of every file, in a third of the time.
     """
@@ -134,8 +134,7 @@ def glance(data: bytes) -> tuple[int, tuple[int, int, int, int, int], bool] | No
             return None
         ctime_s, ctime_rest = _CTIME.unpack_from(data, _NODE.size)
         ctime_ns = ctime_s * _NS + ctime_rest
-    told = (mode & _MODE | stat.S_IFREG, uid, gid, size, mtime_ns)
-    return ctime_ns, told, flags & _HAS_XATTRS != 0
+    return ctime_ns, (mode & _MODE | stat.S_IFREG, uid, gid, size, mtime_ns)
 
 
 def encode_log(

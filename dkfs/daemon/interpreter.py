@@ -12,9 +12,14 @@ _SWITCH_INTERVAL_S: Final = 0.00005
 _GARBAGE_AFTER: Final = (10_000, 20, 20)
 
 
+def begin() -> None:
+    """Look for garbage seldom: what is imported, and compared with the last version, is none."""
+    gc.set_threshold(*_GARBAGE_AFTER)
+
+
 def set_up() -> None:
     """Set up the interpreter of a daemon that is about to serve."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()  # what was imported stays
-    gc.set_threshold(*_GARBAGE_AFTER)
+    begin()

@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 from dkfs import errors
 from dkfs.config.settings import MountSettings
+from dkfs.daemon import interpreter
 from dkfs.daemon.control import error_message
 from dkfs.daemon.logfile import FORMAT, log_in
 from dkfs.errors import DkfsError, MountError, SameProcessError
@@ -132,6 +133,7 @@ def _serve(
     from dkfs.store.index import INDEX_NAME  # noqa: PLC0415
     from dkfs.store.pages import Verification  # noqa: PLC0415
 
+    interpreter.begin()
     with closing(Verification(settings.store / INDEX_NAME)) as verification:
         from dkfs.daemon.session import serve  # noqa: PLC0415 - takes as long as the verification
 

@@ -1,3 +1,4 @@
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -81,6 +82,20 @@ changes = st.tuples(
 @given(states())
 def test_a_node_comes_back_as_it_was(state: NodeState) -> None:
     assert codec.decode_node(codec.encode_node(state)) == state
+
+
+@given(states())
+def test_a_glance_at_a_node_tells_what_the_whole_record_does(state: NodeState) -> None:
+    attr = state.attr
+    found = codec.glance(codec.encode_node(state))
+    told = (attr.mode | stat.S_IFREG, attr.uid, attr.gid, attr.size, attr.mtime_ns)
+
+    assert found in ({(attr.ctime_ns, told)} if attr.kind is Kind.FILE else set()) | {None}
+
+
+@given(st.binary(max_size=60))
+def test_a_glance_at_any_bytes_tells_something_or_nothing(data: bytes) -> None:
+    assert codec.glance(data) is None or len(data) >= 29
 
 
 @given(seqs, operations, changes, changes)
