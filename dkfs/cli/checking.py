@@ -11,8 +11,10 @@ from dkfs.cli.output import emit, json_path, printable, size_text
 from dkfs.cli.progress import Progress
 from dkfs.errors import CorruptError, StoreFormatError
 from dkfs.history.damage import Affected, affected
+from dkfs.history.recovery import verify
 from dkfs.store import Store
 from dkfs.store.check import Check, Counts, Damage, DamageKind
+from dkfs.store.intent import list_set_aside
 from dkfs.store.segments import SEGMENTS_NAME, list_segments
 from dkfs.store.selection import Selection
 from dkfs.store.verified import START, Place
@@ -34,6 +36,7 @@ class Found:
     counts: Counts = field(default_factory=Counts)
     is_usable: bool = True  # False: the index could not be opened
     is_structure_checked: bool = False
+    promised: int = 0  # versions that are in the intent log only
     at: Place | None = None  # where the reading of data stopped; None: it came to the end
 
     @property
@@ -52,6 +55,7 @@ class Request:
     on_progress: OnProgress | None = None  # hears of it beside the terminal
     on_check: Callable[[Check, Found], None] | None = None  # hears of the check as it begins
     from_disk: bool = False
+    is_alone: bool = False  # the caller has the lock of the store
 
 
 class Printer:
@@ -129,6 +133,10 @@ def look(store: Path, request: Request, printer: Printer) -> Found:
                     printer.damage(damage)
                 found.counts, found.at = check.counts, check.at
                 found.is_structure_checked = check.is_structure_checked
+                if found.is_structure_checked:
+                    for damage in _intents(opened, found, is_alone=request.is_alone):
+                        found.damages.append(damage)
+                        printer.damage(damage)
                 if not any(damage.kind is DamageKind.INDEX for damage in found.damages):
                     found.paths = _print_affected(opened, found.damages, printer)
         except CorruptError as exc:
@@ -137,6 +145,17 @@ def look(store: Path, request: Request, printer: Printer) -> Found:
             found.damages.append(damage)
             printer.damage(damage)
     return found
+
+
+def _intents(store: Store, found: Found, *, is_alone: bool) -> Iterator[Damage]:
+    """Yield what is wrong with what was promised last; count what is sound."""
+    try:
+        found.promised = verify(store, is_alone=is_alone)
+    except CorruptError as exc:
+        yield Damage(f"intent log: {exc}", kind=DamageKind.INTENT)
+    for path in list_set_aside(store.path):
+        message = f"{path.name} is an intent log that could not be taken in"
+        yield Damage(message, kind=DamageKind.LOST)
 
 
 @contextmanager
@@ -193,6 +212,7 @@ def summary_members(found: Found) -> dict[str, object]:
         "versions": counts.versions,
         "states": counts.states,
         "names": counts.names,
+        "promised_versions": found.promised,
         "segments": counts.segments,
         "blobs": counts.blobs,
         "stored_bytes": counts.stored_bytes,
@@ -211,6 +231,8 @@ def summary_text(found: Found) -> str:
         f"{_many(counts.versions, 'version')}, {_many(counts.states, 'state')},"
         f" {_many(counts.blobs, 'blob')} in {_many(counts.segments, 'segment')}"
     )
+    if found.promised:
+        looked += f", {_many(found.promised, 'more version')} in the intent log"
     is_complete = found.is_structure_checked and found.at is None
     if counts.read_blobs or (found.is_structure_checked and found.at is not None):
         looked += f", {size_text(counts.read_bytes)} of {size_text(counts.stored_bytes)} read"

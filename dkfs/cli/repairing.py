@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from dkfs.cli.checking import Found, Printer, Request, look, summary_members, summary_text
@@ -19,6 +20,7 @@ from dkfs.store import Store
 from dkfs.store.check import DamageKind
 from dkfs.store.damage import Step
 from dkfs.store.index import INDEX_NAME
+from dkfs.store.intent import list_set_aside
 from dkfs.store.lock import StoreLock
 from dkfs.store.rebuild import REBUILT_NAME
 from dkfs.store.repair import OtherStore, Source, repair_contents
@@ -83,6 +85,7 @@ class _Repairer:
     def index(self, request: Request) -> None:
         """Look at the store, and repair its index if it is damaged; then look again."""
         with self._locked():
+            request = replace(request, is_alone=not self._is_dry)
             self.found = look(self._store, request, Printer(self._args))
             if not _is_index_damaged(self.found):
                 return
@@ -94,13 +97,18 @@ class _Repairer:
                     self._tell(step)
         if self._scratch is not None:
             self._store = _pretend(self._store, self._scratch)
+        request = replace(request, is_alone=False)
         self.found = look(self._store, request, Printer(self._args))
 
     def contents(self, sources: list[Source]) -> None:
         """Repair contents and segments."""
         if not self.found.damages or not self.found.is_usable:
             return
+        before = set(list_set_aside(self._store))
         with Store.open(self._store, writable=not self._is_dry, recover=recover) as store:
+            for path in set(list_set_aside(self._store)) - before:
+                how = f"what can be is taken in, all of it is kept as {path.name}"
+                self._tell(Step("intent log", how, is_done=False))
             for step in repair_contents(store, self.found.damages, sources, dry_run=self._is_dry):
                 self._tell(step)
 

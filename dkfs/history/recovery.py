@@ -23,7 +23,7 @@ from dkfs.history.resolve import Resolver
 from dkfs.model.ids import Seq
 from dkfs.store import Store
 from dkfs.store.encoders import DEFAULT, EncodingPolicy
-from dkfs.store.intent import IntentRecord, has_intents
+from dkfs.store.intent import IntentRecord, has_intents, read_intents
 from dkfs.store.lock import is_held
 from dkfs.store.segments import SEGMENT_LIMIT
 
@@ -73,19 +73,46 @@ def recover(store: Store, records: Sequence[IntentRecord]) -> bool:
     return is_complete
 
 
+def verify(store: Store, *, is_alone: bool = False) -> int:
+    """Return how many versions are in the intent log of *store* only, after making sure that all of them can be taken in.
+
+    What a crash has torn, or a disk has lost, before it was promised to anybody is no damage.  Beside a writer at work only what
+    is in each record is looked at: some change meanwhile.  *is_alone*: the caller has the lock of the store.
+    Raises CorruptError, StoreError.
+    """
+    records = read_intents(
+        store.path, store.uuid.bytes
+    )  # first: what goes from there is in the index
+    is_at_work = not is_alone and is_held(store.path)
+    with store.read() as reader:
+        last = reader.last
+        newest = reader.record(last) if last else None
+    if not is_at_work:
+        return sum(1 for _ in _following(records, last, newest.operation.time_ns if newest else 0))
+    return sum(sum(pending.seq > last for pending in _decoded(record)) for record in records)
+
+
+def _decoded(record: IntentRecord) -> list[Pending]:
+    """Return the operations of *record*; raises CorruptError."""
+    span, payload = record
+    pendings = list(decode(payload))
+    if [pending.seq for pending in pendings] != list(range(span.first, span.last + 1)):
+        raise CorruptError(f"there are not exactly the versions {span.first} to {span.last}")
+    return pendings
+
+
 def _following(records: Sequence[IntentRecord], last: Seq, time_ns: int) -> Iterator[Pending]:
     """Yield the operations of *records* that go on from version *last*, of *time_ns*; raises CorruptError at what does not."""
     safe = max((span.safe for span, _ in records), default=last)
-    for span, payload in records:
+    for record in records:
+        span = record.span
         if span.last <= last:
             continue
         if span.first > last + 1:
             if safe <= last:
                 return  # the disk has kept a record and lost the one before; neither was promised yet
             raise CorruptError(f"version {span.first} cannot follow version {last}")
-        pendings = list(decode(payload))
-        if [pending.seq for pending in pendings] != list(range(span.first, span.last + 1)):
-            raise CorruptError(f"there are not exactly the versions {span.first} to {span.last}")
+        pendings = _decoded(record)
         known = last + 1 - span.first  # of these are in the index
         before_ns = pendings[known - 1].operation.time_ns if known else span.before_ns
         if before_ns != time_ns:

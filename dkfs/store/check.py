@@ -1,5 +1,7 @@
 """Whether a store is what it says: every row, every reference, every record, and if asked every byte. Reads only.
 
+But for the intent log, which history.recovery can read.
+
 What is damaged is noted and passed over, so that one report names all of it. Every rule that is checked is one that
 dkfs/docs/format.md states.
 """
@@ -13,7 +15,6 @@ from dkfs.store.check_data import DataChecker
 from dkfs.store.check_rows import OnProgress, RowChecker
 from dkfs.store.check_segments import SegmentChecker
 from dkfs.store.damage import Damage, DamageKind, Notes
-from dkfs.store.intent import read_intents
 from dkfs.store.places import Places
 from dkfs.store.reader import Reader
 from dkfs.store.segments import SEGMENTS_NAME
@@ -48,10 +49,6 @@ def check(store: Store, *, read_data: bool) -> Iterator[Damage]:
     What is recorded meanwhile is not looked at.
     """
     return Check(store, read=Everything() if read_data else None).run()
-
-
-def _discard(_: object) -> None:
-    """It could be had, that is all."""
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -151,7 +148,6 @@ class Check:
         )
         yield lambda: blobs.run(known=segments.known)
         counts.blobs, counts.stored_bytes = blobs.count, places.stored_bytes
-        yield lambda: _discard(read_intents(self._store.path, self._store.uuid.bytes))
 
     def _read_data(self, places: Places, selection: Selection) -> Iterator[Damage]:
         self._data = data = DataChecker(

@@ -16,6 +16,7 @@ class DamageKind(Enum):
     ROW = "row"  # a row of the index is damaged, missing, or at odds with another
     BLOB = "blob"  # a blob is missing, or is not what its id says
     LOST = "lost"  # the same, known since a repair gave it up
+    INTENT = "intent"  # the intent log: what was promised last and is not in the index
     SEGMENT = "segment"  # a segment as a file, or what only a rebuilding of the index would read
 
 

@@ -276,6 +276,11 @@ def set_aside(store: Path) -> Path:
     return kept
 
 
+def list_set_aside(store: Path) -> list[Path]:
+    """Return the intent logs of *store* that were set aside, in no order."""
+    return list(store.glob(f"{INTENT_NAME}.damaged-*"))
+
+
 def has_intents(store: Path) -> bool:
     """Return whether *store* has an intent log, as far as can be seen."""
     try:
