@@ -93,11 +93,6 @@ def test_a_glance_at_a_node_tells_what_the_whole_record_does(state: NodeState) -
     assert found in ({(attr.ctime_ns, told)} if attr.kind is Kind.FILE else set()) | {None}
 
 
-@given(st.binary(max_size=60))
-def test_a_glance_at_any_bytes_tells_something_or_nothing(data: bytes) -> None:
-    assert codec.glance(data) is None or len(data) >= 29
-
-
 @given(seqs, operations, changes, changes)
 def test_a_log_record_comes_back_as_it_was(
     seq: Seq, operation: Operation, own: Changes, folded: Changes
