@@ -108,6 +108,7 @@ def test_a_budget_that_cannot_be_kept_holds_nobody_up_and_loses_nothing(
         patch.dict(os.environ, DKFS_CONFIG=str(config)),
         Ladder(unmounted, unmounted.store, failpoints="forget.fold=EIO") as ladder,
     ):
+        data = b""
         for _ in range(8):
             data = os.urandom(MIB)
             ladder.write("f", data)
