@@ -189,14 +189,15 @@ class Captures:
         self, inode: Inode, fd: int, extents: Extents, kind: OpKind, origin: Origin
     ) -> None:
         """Record *inode*, open as *fd*, of which *extents* are dirty; what it grew by is zeros else."""
+        was_missed = inode.id in self._missed
+        self._missed.add(inode.id)  # until it is known to be in the log
         status = os.fstat(fd)
         size = status.st_size
         if status.st_nlink == 0:
             self._missed.discard(inode.id)
             return  # nobody will ever find it by a name
-        if inode.id in self._missed:
+        if was_missed:
             extents.add(0, size)
-        self._missed.add(inode.id)  # until it is known to be in the log
         self._journal.node(inode)  # may record what it was found to be
         # Nothing but zeros should be found behind the old end that was not written through a handle.
         extents.add(next_data(fd, inode.recorded_size, size), size)

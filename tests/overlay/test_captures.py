@@ -182,3 +182,29 @@ def test_what_a_truncation_cut_off_is_zeros_when_the_file_grew_before_it_could_b
 
         assert it.recorded(b"file") == b"x" * left + bytes(100 - left)
         it.close(number)
+
+
+def test_what_could_not_even_be_looked_at_when_it_was_closed_is_recorded_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with driven(tmp_path) as it:
+        inode = it.create(b"file", b"x" * 100)
+        number = it.open(inode)
+        it.fs.files.write(number, 10, b"later")
+        real = os.fstat
+        fd = it.fs.files.handles[number].fd
+
+        def fails(of: int) -> os.stat_result:
+            if of == fd:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(of)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fstat", fails)
+            for attempt in (it.fs.files.flush, it.fs.files.release):
+                with pytest.raises(OSError, match="Input/output"):
+                    attempt(number)
+        it.fs.tick(0.0)
+        it.flush()
+
+        assert it.recorded(b"file") == b"x" * 10 + b"later" + b"x" * 85
