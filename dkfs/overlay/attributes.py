@@ -268,7 +268,7 @@ class Attributes:
     def fsyncdir(self, inode: Inode) -> tuple[int, Seq]:
         """Return an fd of the directory, to be synced and closed, and the version to wait for."""
         fd = os.open(by_fd(self._table.fd(inode)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return fd, inode.last
+        return fd, self._journal.recorder.last
 
     def syncfs(self) -> Seq:
         """Capture everything that was written; return the version to wait for.
