@@ -30,9 +30,13 @@ MOUNTED_MOST_S: Final = 1.5
 REPLAYED_MOST: Final = 4.0  # times tar
 
 
-def dkfs(*words: str | Path) -> None:
-    """Run a command of dkfs; raises SystemExit if it fails."""
-    env = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+def dkfs(base: Path, *words: str | Path) -> None:
+    """Run a command of dkfs; raises SystemExit if it fails.
+
+    Its modules are compiled once, to *base*: an installation has them compiled, which is 0.2 s of each start.
+    """
+    env = dict(os.environ, PYTHONPATH=str(CHECKOUT), PYTHONPYCACHEPREFIX=str(base / "modules"))
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     said = subprocess.run([*_DKFS, *words], env=env, capture_output=True, text=True, check=False)
     if said.returncode:
         raise SystemExit(f"dkfs {words[0]} ended with {said.returncode}: {said.stderr}")
@@ -69,6 +73,7 @@ class Recovery:
     """The first figure; *base* is an empty directory."""
 
     def __init__(self, base: Path) -> None:
+        self._base = base
         self._state, self._top, self._store = base / "state", base / "mnt", base / "store"
         self._log = base / "log"
         self._top.mkdir()
@@ -76,12 +81,21 @@ class Recovery:
     def prepare(self, files: int, size: int) -> None:
         """Make the files and their history."""
         populate(self._state, files, size)
-        dkfs("replay", "--state-dir", self._state, "--store", self._store, "--prefer", "dir")
+        dkfs(
+            self._base,
+            "replay",
+            "--state-dir",
+            self._state,
+            "--store",
+            self._store,
+            "--prefer",
+            "dir",
+        )
         self._mount()
 
     def _mount(self) -> None:
         where = ("--store", self._store, "--log-file", self._log, "--metrics-addr", "")
-        dkfs("mount", self._state, self._top, *where)
+        dkfs(self._base, "mount", self._state, self._top, *where)
 
     def measure(self) -> tuple[float, float]:
         """Kill the daemon while it is written to; return the seconds to an answer, and to a write."""
@@ -106,7 +120,7 @@ class Recovery:
     def close(self) -> None:
         """Take the mount away."""
         if os.path.ismount(self._top):
-            dkfs("umount", self._top)
+            dkfs(self._base, "umount", self._top)
 
 
 def daemon_of(top: Path) -> int:
@@ -133,13 +147,13 @@ class Replay:
         source = self._base / "from"
         populate(source, files, size)
         subprocess.run(["tar", "-C", source, "-cf", self._archive, "."], check=True)
-        dkfs("replay", "--state-dir", source, "--store", self._store, "--prefer", "dir")
+        dkfs(self._base, "replay", "--state-dir", source, "--store", self._store, "--prefer", "dir")
         shutil.rmtree(source)
 
     def measure(self) -> tuple[float, float]:
         """Return the seconds that replay takes, and tar."""
         by_dkfs = self._timed(
-            lambda: dkfs("replay", "--state-dir", self._to, "--store", self._store)
+            lambda: dkfs(self._base, "replay", "--state-dir", self._to, "--store", self._store)
         )
         tar = ["tar", "-C", str(self._to), "-xf", str(self._archive)]
         return by_dkfs, self._timed(lambda: subprocess.run(tar, check=True))
