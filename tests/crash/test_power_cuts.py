@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,14 +77,24 @@ class Disk:
         cache = ("--filter=cache", "file", str(self.image), "cache=writeback")
         self._run("nbdkit", "-f", "-U", str(self._socket), *cache, "cache-max-size=2G")
         _until(self._socket.exists)
-        self._run("nbdfuse", str(self._nbd), f"nbd+unix:///?socket={self._socket}")
-        _until((self._nbd / "nbd").exists)
+        fuse = self._run("nbdfuse", str(self._nbd), f"nbd+unix:///?socket={self._socket}")
+
+        def is_there() -> bool:
+            nonlocal fuse
+            if fuse.poll() is not None:  # the socket has its name before it is listened to
+                self._children.remove(fuse)
+                fuse = self._run("nbdfuse", str(self._nbd), f"nbd+unix:///?socket={self._socket}")
+            return (self._nbd / "nbd").exists()
+
+        _until(is_there)
         made = ["losetup", "-f", "--show", str(self._nbd / "nbd")]
         self._loop = subprocess.run(made, check=True, capture_output=True, text=True).stdout.strip()
         subprocess.run(["mount", self._loop, str(self.point)], check=True)
 
-    def _run(self, *words: str) -> None:
-        self._children.append(subprocess.Popen(words, stderr=subprocess.DEVNULL))
+    def _run(self, *words: str) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        self._children.append(child)
+        return child
 
     def cut(self) -> None:
         """Lose what was not flushed, and let go of it."""
@@ -118,8 +128,7 @@ class Disk:
         self._let_go()
 
 
-def _until(what: object) -> None:
-    assert callable(what)
+def _until(what: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while not what():
         assert time.monotonic() < deadline_s
@@ -196,8 +205,8 @@ def test_what_was_acknowledged_survives_power_cuts(
 ) -> None:
     for number in range(cuts):
         disk = Disk(unmounted.base / f"disk{number}", kind)
-        disk.start()
         try:
+            disk.start()
             base = unmounted.base / f"base{number}"
             (base / "mnt").mkdir(parents=True)
             state = (disk.point if where != "store" else base) / "state"
