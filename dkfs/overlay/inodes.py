@@ -78,6 +78,11 @@ class InodeTable(Descriptors):
         """Return the known inode with the device and inode number of *status*."""
         return self._by_id.get(self.number(status))
 
+    def foreign_device(self, number: int) -> int | None:
+        """Return the device of what the kernel calls *number*; None if it is the root's, or nothing here."""
+        inode = self._by_id.get(number)
+        return None if inode is None or inode.dev == self.root.dev else inode.dev
+
     def known(self) -> tuple[Inode, ...]:
         """Return every known inode."""
         with self._mutex:

@@ -138,6 +138,10 @@ class Dispatcher:
         """Have the table of inodes close none of its fds, or close them again."""
         self._table.keep_fds(keep=keep)
 
+    def foreign_device(self, node: int) -> int | None:
+        """Return the device of *node*; None if it is the root's, or *node* is no known file."""
+        return self._table.foreign_device(node)
+
     def _answered(
         self, request: Request, handler: Handler, opcode: int
     ) -> Payload | Deferred | None:

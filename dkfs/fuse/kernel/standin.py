@@ -4,6 +4,7 @@ A disk that is frozen, or a server of the backing file system that is gone, keep
 The loop makes small calls itself, and may be kept too.  A thread looks at it now and then; if it is in the same request as
 before, stand-ins take requests from the device.  They serve those that only look at something, each in its own
 thread until none of them is kept as well.  What changes something is left for the loop: who changes things waits.
+Of a device other than the root's only a few serve at a time, so that its callers do not keep all of them; see Lanes.
 
 Meanwhile the table of inodes closes no fd: who is kept still has its number.
 """
@@ -12,6 +13,7 @@ import logging
 import os
 import struct
 import threading
+from collections import deque
 from typing import Final, Protocol
 
 from dkfs.fuse.kernel import system
@@ -19,13 +21,14 @@ from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
 from dkfs.fuse.kernel.messages import IN_HEADER, READ_LEAST, Op
 from dkfs.fuse.kernel.negotiate import MAX_WRITE
-from dkfs.fuse.kernel.request import Deferred
+from dkfs.fuse.kernel.request import Buffer, Deferred
 
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.05  # between looks at the loop: who waits so long may wait twice as long
 _QUIET_LOOKS: Final = 20  # after so many without a request nobody looks until the next one
 _MOST: Final = 64  # stand-ins at a time
+_MOST_FOREIGN: Final = 8  # of them on a device that is not the root's; see decisions/0023
 _SERVED: Final = frozenset(
     (
         *(Op.LOOKUP, Op.GETATTR, Op.STATX, Op.READLINK, Op.ACCESS, Op.STATFS, Op.READ, Op.LSEEK),
@@ -33,6 +36,7 @@ _SERVED: Final = frozenset(
     )
 )
 _OPCODE: Final = struct.Struct("<4xI")
+_NODE: Final = struct.Struct("<16xQ")
 _FLAGS: Final = struct.Struct(f"<{IN_HEADER.size}xI")  # of OPEN
 _CHANGES: Final = os.O_ACCMODE | os.O_TRUNC
 _IOCTL: Final = struct.Struct(f"<{IN_HEADER.size + 12}xI")  # the command
@@ -56,6 +60,37 @@ class Loop(Protocol):
         """Hear that the last stand-in has gone."""
 
 
+class Lanes:
+    """Who serves a device, and the requests that wait until one of these is kept no more."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._serving: dict[int, int] = {}  # stand-ins, by device
+        self._waiting: dict[int, deque[bytes]] = {}
+
+    def enter(self, device: int, request: memoryview) -> bool:
+        """Return whether *request* is to be served now; leave() is due then.  Else somebody gets it from leave()."""
+        with self._mutex:
+            serving = self._serving.get(device, 0)
+            if serving >= _MOST_FOREIGN:
+                self._waiting.setdefault(device, deque()).append(bytes(request))
+                return False
+            self._serving[device] = serving + 1
+            return True
+
+    def leave(self, device: int) -> bytes | None:
+        """Return the request that is to be served now, after which leave() is due again; None if none waits."""
+        with self._mutex:
+            waiting = self._waiting.get(device)
+            if waiting:
+                return waiting.popleft()
+            self._waiting.pop(device, None)
+            self._serving[device] -= 1
+            if not self._serving[device]:
+                del self._serving[device]
+            return None
+
+
 class StandIns:
     """Looks at the loop, and has others stand in for it."""
 
@@ -65,6 +100,7 @@ class StandIns:
         self._loop = loop
         self._mutex = threading.Lock()
         self._serving: set[_StandIn] = set()
+        self._lanes = Lanes()
         self._alarm = threading.Event()
         self._is_over = False
         self._is_short = False  # the system gives no more threads
@@ -114,7 +150,8 @@ class StandIns:
             is_first = not self._serving
             if is_first:
                 self._dispatcher.keep_fds(keep=True)
-            made = _StandIn(self._device, self._dispatcher.sibling(), self._loop, turn)
+            sibling = self._dispatcher.sibling()
+            made = _StandIn(self._device, sibling, self._loop, self._lanes, turn)
             self._serving.add(made)
         thread = threading.Thread(target=self._run, args=(made,), name="dkfs-standin", daemon=True)
         try:
@@ -154,10 +191,13 @@ class StandIns:
 class _StandIn:
     """Serves until the loop is in another request than *turn*."""
 
-    def __init__(self, device: Device, dispatcher: Dispatcher, loop: Loop, turn: int) -> None:
+    def __init__(
+        self, device: Device, dispatcher: Dispatcher, loop: Loop, lanes: Lanes, turn: int
+    ) -> None:
         self._device = device
         self._dispatcher = dispatcher
         self._loop = loop
+        self._lanes = lanes
         self._until = turn
         self._turn = 0  # as Loop.turn
         self._seen = -1
@@ -184,8 +224,18 @@ class _StandIn:
         if not _is_served(buffer, size):
             self._loop.leave(bytes(buffer[:size]))
             return
+        device = self._dispatcher.foreign_device(_NODE.unpack_from(buffer)[0])
+        if device is None:
+            self._answer(buffer, size)
+        elif self._lanes.enter(device, memoryview(buffer)[:size]):
+            self._answer(buffer, size)
+            # Also when the loop goes on: it would only be kept by what is left to it.
+            while (request := self._lanes.leave(device)) is not None:
+                self._answer(request, len(request))
+
+    def _answer(self, request: Buffer, size: int) -> None:
         self._turn += 1
-        reply = self._dispatcher.handle(buffer, size)
+        reply = self._dispatcher.handle(request, size)
         self._turn += 1
         if isinstance(reply, Deferred):
             self._loop.defer(reply)
