@@ -162,9 +162,11 @@ def test_what_is_no_request_does_not_end_the_loop(tmp_path: Path) -> None:
 
 
 def test_an_fsync_that_waits_for_the_store_holds_nobody_else_up(kernel: Kernel) -> None:
-    node, handle = kernel.create(b"file")
-    other, _ = kernel.create(b"other")
-    with kernel.world.store.write():  # the recorder cannot commit
+    with (
+        kernel.world.store.write()
+    ):  # the recorder cannot commit, and of what it never did a sync is not promised sooner
+        node, handle = kernel.create(b"file")
+        other, _ = kernel.create(b"other")
         kernel.ask(Op.WRITE, node, write_body(handle, b"data"))
         waiting = [kernel.send(Op.FSYNC, node, wire.FSYNC.pack(handle, 0, 0)) for _ in range(20)]
 
@@ -176,8 +178,8 @@ def test_an_fsync_that_waits_for_the_store_holds_nobody_else_up(kernel: Kernel) 
 
 
 def test_a_write_with_o_dsync_is_answered_when_it_is_in_the_store(kernel: Kernel) -> None:
-    node, handle = kernel.create(b"file")
     with kernel.world.store.write():
+        node, handle = kernel.create(b"file")
         number = kernel.send(Op.WRITE, node, write_body(handle, b"data", os.O_RDWR | os.O_DSYNC))
         kernel.ask(Op.STATFS)
 
