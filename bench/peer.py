@@ -33,6 +33,7 @@ class Peer(ABC):
     needs: ClassVar[str | None] = None  # a program; without it the peer is left out
     usual: ClassVar[bool] = True  # measured without being asked for
     records: ClassVar[bool] = False  # whether there is a history, to be complete
+    keeps_times: ClassVar[bool] = True  # mtimes are what an application set
 
     def __init__(self, base: Path) -> None:
         """Use *base*, a new directory of this peer's own, for everything."""
