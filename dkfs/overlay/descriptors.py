@@ -161,10 +161,17 @@ class Descriptors:
         """Close what is beyond the bound, but not *keep*.  With the mutex."""
         most = min(self._most, self._all - self.files - self.pinned)
         while len(self._open) > most:
-            oldest = next(iter(self._open))
+            oldest = self._oldest()
             if oldest is keep:
                 return
             self._close(oldest)
+
+    def _oldest(self) -> Inode:
+        while True:
+            try:
+                return next(iter(self._open))
+            except RuntimeError:
+                continue  # fd() of another thread, which takes no mutex, has moved one between the two calls
 
     def make_room(self) -> None:
         """Make room for one more open file; raises OSError(EMFILE) if it is wanted for others."""

@@ -159,6 +159,11 @@ def without_new(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: data for name, data in files.items() if not name.endswith(".new")}
 
 
+def summary(files: dict[str, bytes]) -> list[str]:
+    """Return what is in each file, for people."""
+    return [f"{name}: {data[:9]!r}, {len(data)} bytes" for name, data in sorted(files.items())]
+
+
 def cut_once(place: Mounted, disk: Disk, count: int) -> None:
     """Save until *count* files are safe, cut the power, and look."""
     if not (disk.point / "state").exists():
@@ -184,7 +189,7 @@ def cut_once(place: Mounted, disk: Disk, count: int) -> None:
         place.mount()
         try:
             found = {path.name: path.read_bytes() for path in place.mountpoint.iterdir()}
-            assert without_new(found) in after(said)
+            assert without_new(found) in after(said), f"{summary(found)}, the last said is {said}"
         finally:
             place.umount()
 

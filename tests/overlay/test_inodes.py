@@ -3,6 +3,8 @@
 import errno
 import os
 import sys
+from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -167,4 +169,33 @@ def test_the_room_of_many_that_were_forgotten_is_given_back(tmp_path: Path) -> N
     assert most > 1 << 20
     assert sys.getsizeof(table._by_id) < 4096
     assert [table.get(status) for status in statuses[:11]] == [*inodes[:10], None]
+    end(table)
+
+
+class _Moving(OrderedDict[Inode, None]):
+    """Has another thread ask for an fd, which moves one to the end, between the first iter() and what follows it."""
+
+    is_moved = False
+
+    def __iter__(self) -> Iterator[Inode]:
+        found = super().__iter__()
+        if not self.is_moved:
+            self.is_moved = True
+            self.move_to_end(next(super().__iter__()))
+        return found
+
+
+def test_the_oldest_fd_is_found_while_another_thread_uses_one(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).touch()
+    table = table_of(tmp_path, most_fds=3)
+    inodes = [find(table, table.root, name) for name in "abc"]
+    for inode in inodes:
+        table.fd(inode)
+    table._open = _Moving(table._open)
+    table._most = 1
+
+    table.make_room()
+
+    assert len(table._open) == 1
     end(table)
