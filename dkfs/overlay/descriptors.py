@@ -159,7 +159,7 @@ class Descriptors:
 
     def _close_oldest(self, *, keep: Inode | None = None) -> None:
         """Close what is beyond the bound, but not *keep*.  With the mutex."""
-        most = min(self._most, self._all - self.files - self.pinned)
+        most = max(0, min(self._most, self._all - self.files - self.pinned))
         while len(self._open) > most:
             oldest = self._oldest()
             if oldest is keep:

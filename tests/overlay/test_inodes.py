@@ -199,3 +199,29 @@ def test_the_oldest_fd_is_found_while_another_thread_uses_one(tmp_path: Path) ->
 
     assert len(table._open) == 1
     end(table)
+
+
+def test_the_fd_that_is_wanted_is_not_closed_for_the_bound(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    table = table_of(tmp_path)
+    inode = find(table, table.root, "a")
+    table.spare_fds()
+    table._most = 0
+
+    assert os.fstat(table.fd(inode)).st_ino == (tmp_path / "a").stat().st_ino
+    end(table)
+
+
+def test_a_bound_that_open_files_have_used_up_closes_all_that_is_not_pinned(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).touch()
+    table = table_of(tmp_path)
+    for name in "ab":
+        table.fd(find(table, table.root, name))
+    table.count_file(sys.maxsize)
+
+    table._close_oldest()
+
+    assert not table._open
+    table.count_file(-sys.maxsize)
+    end(table)

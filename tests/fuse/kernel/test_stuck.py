@@ -2,12 +2,14 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from dkfs.fuse.kernel.standin import Lanes
 from tests.fuse.kernel import wire
 from tests.fuse.kernel.test_server import PATIENCE_S, Kernel, served, write_body
 from tests.fuse.kernel.wire import ROOT, Op
@@ -62,10 +64,10 @@ _CALLERS = 70  # more than there are stand-ins
 
 
 @contextmanager
-def a_foreign_device_that_hangs(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+def a_device_that_hangs(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, *, is_foreign: bool = True
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Have what is in a directory be of another device, which keeps whoever asks; yield its node and who asked."""
+    """Have what is in a directory keep whoever asks, as of another device or not; yield its node and who asked."""
     code, body = kernel.ask(Op.MKDIR, ROOT, wire.MKDIR.pack(0o755, 0) + wire.name(b"foreign"))
     assert code == 0
     node = wire.entry_of(body).nodeid
@@ -82,20 +84,20 @@ def a_foreign_device_that_hangs(
     inode = kernel.world.fs.table[node]
     fd = kernel.world.fs.table.fd(inode)
     assert fd >= 0  # open: it is not opened again, and compared with its device
-    inode.dev += 1
+    inode.dev += is_foreign
     monkeypatch.setattr(os, "stat", slow_stat)
     try:
         yield node, asked
     finally:
         frozen.set()
-        inode.dev -= 1
+        inode.dev -= is_foreign
 
 
 def test_callers_of_a_device_that_hangs_do_not_keep_all_stand_ins(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, handle = kernel.create(b"file")
-    with a_foreign_device_that_hangs(kernel, monkeypatch) as (node, asked):
+    with a_device_that_hangs(kernel, monkeypatch) as (node, asked):
         far = [kernel.send(Op.LOOKUP, node, wire.name(b"far%d" % each)) for each in range(_CALLERS)]
 
         assert kernel.ask(Op.GETATTR, file, wire.GETATTR.pack(0, 0, 0))[0] == 0
@@ -108,3 +110,37 @@ def test_callers_of_a_device_that_hangs_do_not_keep_all_stand_ins(
     assert sorted(asked) == sorted(b"far%d" % each for each in range(_CALLERS))
     assert kernel.reply(writing)[0] == 0
     assert (kernel.world.state / "file").read_bytes() == b"data"
+
+
+def test_callers_of_the_device_of_the_root_are_not_held_back(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_device_that_hangs(kernel, monkeypatch, is_foreign=False) as (node, asked):
+        far = [kernel.send(Op.LOOKUP, node, wire.name(b"far%d" % each)) for each in range(20)]
+
+        assert kernel.ask(Op.GETATTR, ROOT, wire.GETATTR.pack(0, 0, 0))[0] == 0
+        deadline_s = time.monotonic() + PATIENCE_S / 2  # before those who are kept are let go
+        while len(asked) < len(far):
+            assert time.monotonic() < deadline_s, (
+                f"only {len(asked)} of {len(far)} were let through"
+            )
+            time.sleep(0.01)
+
+    assert [kernel.reply(number)[0] for number in far] == [0] * len(far)
+
+
+def test_a_lane_is_free_again_when_all_have_left() -> None:
+    lanes, served = Lanes(), 0
+    request = memoryview(b"request")
+    for _ in range(3):
+        entered = 0
+        while lanes.enter(7, request):  # the last one waits
+            entered += 1
+        assert entered == 8
+        assert lanes.enter(8, request)  # another device's is its own
+        assert lanes.leave(8) is None
+        for _ in range(entered):
+            while lanes.leave(7) is not None:
+                served += 1
+
+    assert served == 3
