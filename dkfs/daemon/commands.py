@@ -18,7 +18,7 @@ from dkfs.daemon.listener import Say
 from dkfs.daemon.maintenance import Maintenance
 from dkfs.daemon.scrubbing import Scrubbing
 from dkfs.errors import MountError, StoreError, UsageError
-from dkfs.fuse.engine import Engine
+from dkfs.fuse.engine import Engine, alone
 from dkfs.history.rollback import Move, redo, rollback, undo
 from dkfs.history.versions import check_tag_name, parse_version
 from dkfs.model.ids import Seq
@@ -29,6 +29,7 @@ from dkfs.store import Reader
 from dkfs.store.reserve import Reserve
 
 _FREEZE_S = 5.0  # that the kernel may take to write what maps have stored
+_LAST_S = 10.0  # for what others change to end, when the mount has gone
 OTHERS_S = 1.0  # that a mount, unmounted here, may take to end
 
 
@@ -106,7 +107,9 @@ class Commands:
 
     async def drained(self) -> None:
         """Record everything, now that the mount is gone, and answer who asked for it."""
-        self._fs.captures.capture_all()
+        with trio.move_on_after(_LAST_S):
+            async with alone(self._engine):
+                self._fs.captures.capture_all()
         await trio.to_thread.run_sync(self._fs.recorder.flush)
         self._ended.set()
         if self._stopping:
@@ -166,16 +169,17 @@ class Commands:
         looked = 0
         instant = self._fs.recorder.last
         while True:
-            captures.looked = looked  # of this request only: not while others are handled
-            try:
-                first = captures.before_all(unasked=unasked)
-                if first is None:
-                    with self._engine.at_work():
-                        captures.capture_all(unasked=unasked)
-                    instant = self._fs.recorder.last
-                    break
-            finally:
-                captures.looked = 0
+            async with alone(self._engine):
+                captures.looked = looked  # of this request only: not while others are handled
+                try:
+                    first = captures.before_all(unasked=unasked)
+                    if first is None:
+                        with self._engine.at_work():
+                            captures.capture_all(unasked=unasked)
+                            instant = self._fs.recorder.last
+                        break
+                finally:
+                    captures.looked = 0
             await trio.to_thread.run_sync(first)
             looked += 1
         if not unasked:
@@ -188,11 +192,13 @@ class Commands:
         name = _text(request, "name")
         check_tag_name(name)
         seq = await self._named(request)
-        return {"name": name, "seq": self._fs.tags.tag(name, seq)}
+        async with alone(self._engine):
+            return {"name": name, "seq": self._fs.tags.tag(name, seq)}
 
     async def _untag(self, request: Message) -> Message:
         name = _text(request, "name")
-        return {"name": name, "seq": self._fs.tags.untag(name)}
+        async with alone(self._engine):
+            return {"name": name, "seq": self._fs.tags.untag(name)}
 
     async def _hold(self, request: Message) -> Message:
         name = _text(request, "name")
@@ -201,12 +207,14 @@ class Commands:
         expires = request.get("expires_ns")
         if expires is not None and not isinstance(expires, int):
             raise UsageError('control request: "expires_ns" is not a number')
-        seq = self._fs.tags.tag(name, seq, is_hold=True, expires_ns=expires)
+        async with alone(self._engine):
+            seq = self._fs.tags.tag(name, seq, is_hold=True, expires_ns=expires)
         return {"name": name, "seq": seq}
 
     async def _release(self, request: Message) -> Message:
         name = _text(request, "name")
-        return {"name": name, "seq": self._fs.tags.untag(name, is_hold=True)}
+        async with alone(self._engine):
+            return {"name": name, "seq": self._fs.tags.untag(name, is_hold=True)}
 
     async def _rollback(self, request: Message) -> Message:
         paths = request.get("paths", [])
@@ -230,7 +238,8 @@ class Commands:
         if not is_dry:
             written = rollback.written_ones()
             await trio.to_thread.run_sync(self._engine.write_back, written)
-        rolled = rollback.roll_back(move, NOBODY, dry_run=is_dry)
+        async with alone(self._engine):
+            rolled = rollback.roll_back(move, NOBODY, dry_run=is_dry)
         self._fs.count.again()
         try:
             await trio.to_thread.run_sync(

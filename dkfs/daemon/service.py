@@ -15,7 +15,7 @@ from dkfs.daemon.listener import Listener
 from dkfs.daemon.memory import give_back, resident
 from dkfs.daemon.stillness import Stillness
 from dkfs.errors import DkfsError
-from dkfs.fuse.engine import Engine
+from dkfs.fuse.engine import Engine, alone
 from dkfs.history.commit import Commit
 from dkfs.metrics.io import Io
 from dkfs.metrics.registry import Gauges, Metrics, Stored
@@ -208,7 +208,8 @@ class Service:
         while True:
             await self._stillness.sleep(_RESUME_S)
             if resuming.is_due and await trio.to_thread.run_sync(resuming.works):
-                again_s = resuming.resume()
+                async with alone(self._engine):
+                    again_s = resuming.resume()
                 self._fs.count.again()
                 await trio.sleep(again_s or 0)
 
@@ -230,7 +231,7 @@ class Service:
             # While nothing is dirty, nothing will be due before a whole interval has gone by.
             await self._stillness.sleep(interval_s / 4 if len(self._fs.captures) else interval_s)
             try:
-                with self._engine.at_work():
-                    self._fs.tick(interval_s * (_FEWER if self._budget.is_pressed else 1))
+                with self._engine.in_steps() as may:
+                    self._fs.tick(interval_s * (_FEWER if self._budget.is_pressed else 1), may)
             except Exception:  # the edge: an error here would end the mount for everybody
                 log.exception("what stays open is not recorded, by an internal error")

@@ -5,16 +5,20 @@ the kernel engine where the kernel's protocol is one that it speaks, else pyfuse
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Protocol
+
+import trio
 
 from dkfs.errors import MountError
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.rollback import Stale
 
 log = logging.getLogger(__name__)
+
+_AGAIN_S = 0.01
 
 
 class NotSupportedError(MountError):
@@ -59,7 +63,22 @@ class Engine(Invalidator, Protocol):
         ...
 
     def at_work(self) -> AbstractContextManager[None]:
-        """In the loop's thread, around what asks the backing directory and is no request: who waits is served if that is stuck."""
+        """In the loop's thread, around what asks the backing directory and is no request: who looks is served if that is stuck."""
+        ...
+
+    def in_steps(self) -> AbstractContextManager[Callable[[int], bool]]:
+        """See at_work(), for what is done of one file after another: if it is stuck, who changes others is served, too.
+
+        Before each file the function that is given is called with its device, and tells whether it may be touched now.
+        """
+        ...
+
+    def hold(self) -> bool:
+        """Return whether nobody but the loop's thread changes anything; then nobody begins to before let_go()."""
+        ...
+
+    def let_go(self) -> None:
+        """See hold()."""
         ...
 
     def mounted(
@@ -112,6 +131,18 @@ class _Auto:
         """See Engine."""
         return self._engine.at_work()
 
+    def in_steps(self) -> AbstractContextManager[Callable[[int], bool]]:
+        """See Engine."""
+        return self._engine.in_steps()
+
+    def hold(self) -> bool:
+        """See Engine."""
+        return self._engine.hold()
+
+    def let_go(self) -> None:
+        """See Engine."""
+        self._engine.let_go()
+
     @contextmanager
     def mounted(
         self, fs: FileSystem, meter: Meter, mountpoint: Path, *, source: str, options: set[str]
@@ -143,3 +174,14 @@ class _Auto:
     def invalidate(self, stale: Stale, mountpoint: bytes) -> None:
         """See Invalidator."""
         self._engine.invalidate(stale, mountpoint)
+
+
+@asynccontextmanager
+async def alone(engine: Engine) -> AsyncIterator[None]:
+    """Wait until nobody but the loop's thread changes anything; nobody does within the context, which must not wait."""
+    while not engine.hold():  # noqa: ASYNC110 - threads that know nothing of trio let go
+        await trio.sleep(_AGAIN_S)
+    try:
+        yield
+    finally:
+        engine.let_go()

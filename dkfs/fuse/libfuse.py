@@ -1,6 +1,6 @@
 """The pyfuse3 engine: what adapter and connection do, behind the face that both engines have."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -24,6 +24,17 @@ class Pyfuse3Engine:
     def at_work(self) -> AbstractContextManager[None]:
         """See Engine; it has nobody who serves meanwhile."""
         return nullcontext()
+
+    def in_steps(self) -> AbstractContextManager[Callable[[int], bool]]:
+        """See Engine."""
+        return nullcontext(lambda _: True)
+
+    def hold(self) -> bool:
+        """See Engine: nobody else does."""
+        return True
+
+    def let_go(self) -> None:
+        """See Engine."""
 
     @contextmanager
     def mounted(

@@ -75,6 +75,8 @@ class Recorder(Awaited):
         self._intent = IntentLog(
             store, time_ns=self._time_ns, committed=lambda: self.committed, limit=intent_bytes
         )
+        # Two of the file system's threads may append at once, see decisions/0023: it is held from now_ns() to append().
+        self.appending = threading.Lock()
         self._queue: deque[Queued] = deque()
         self._pace = Pace()
         self._due = Seq(0)  # up to here it was decided to begin
@@ -94,12 +96,13 @@ class Recorder(Awaited):
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
-    # Called by the file system's thread.
+    # Called by the file system's threads; what comes after saved(), by one that nobody changes anything beside.
 
     def new_node(self) -> NodeId:
         """Return a node id that was never used."""
-        node = self._next_node
-        self._next_node = NodeId(node + 1)
+        with self.appending:
+            node = self._next_node
+            self._next_node = NodeId(node + 1)
         return node
 
     def now_ns(self) -> int:

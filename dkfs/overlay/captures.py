@@ -29,6 +29,14 @@ _REST_S = 0.5  # in which the rest comes, also of an application that waits for 
 _PRESS_S = 0.2  # between looks at whether the store fails
 
 
+May = Callable[[int], bool]
+
+
+def always(_: int) -> bool:
+    """Return whether what is on a device may be touched now, where nobody else changes anything: it may."""
+    return True
+
+
 class Captures:
     """Knows which files hold bytes that are in no version yet."""
 
@@ -227,12 +235,12 @@ class Captures:
         inode.frozen = [*(inode.frozen or ()), frozen]
         return frozen
 
-    def mend(self) -> None:
+    def mend(self, may: May = always) -> None:
         """Capture all of the files whose last contents could not be recorded, for damage in what they build on.
 
-        And of those that could not be read when they were closed.
+        And of those that could not be read when they were closed.  *May*, here and below, see always().
         """
-        self._mend_missed()
+        self._mend_missed(may)
         lost = self._journal.recorder.take_lost()
         if not lost:
             return
@@ -240,17 +248,21 @@ class Captures:
             if inode.node not in lost or inode.unlinked:
                 continue
             self._missed.add(inode.id)
+            if not may(inode.dev):
+                continue
             try:
                 self._capture_all_of(inode)
             except (OSError, DkfsError) as exc:
                 log.warning("%s cannot be recorded: %s", os.fsdecode(inode.name), exc)
 
-    def _mend_missed(self) -> None:
+    def _mend_missed(self, may: May) -> None:
         if not self._missed:
             return
         for inode in self._table.known():
             if inode.id not in self._missed or inode.handles or inode.unlinked:
                 continue  # what is open is captured by and by
+            if not may(inode.dev):
+                continue
             try:
                 self._capture_all_of(inode)
             except (OSError, DkfsError, MemoryError) as exc:
@@ -268,7 +280,7 @@ class Captures:
         finally:
             os.close(fd)
 
-    def capture_due(self, older_than_s: float, *, unasked: bool = True) -> None:
+    def capture_due(self, older_than_s: float, *, unasked: bool = True, may: May = always) -> None:
         """Capture every file that has been dirty for longer than *older_than_s*; see capture().
 
         But not one whose last contents the recorder has not read yet: a large file that is written
@@ -276,7 +288,10 @@ class Captures:
         perhaps sent half of a write.
         """
         until = time.monotonic() - older_than_s
-        for inode in [inode for inode, since in self._dirty.items() if since <= until]:
+        # Another thread may write to others meanwhile: a copy is made in one step of the interpreter.
+        for inode in [inode for inode, since in self._dirty.copy().items() if since <= until]:
+            if not may(inode.dev) or inode not in self._dirty:
+                continue
             if older_than_s and not all(f.wait_released(0) for f in inode.frozen or ()):
                 continue
             assert inode.handles
@@ -319,7 +334,7 @@ class Captures:
 
     def capture_all(self, *, unasked: bool = False) -> None:
         """Capture every dirty file; what cannot be stays dirty.  See capture()."""
-        self._mend_missed()
+        self._mend_missed(always)
         self.capture_due(0.0, unasked=unasked)
 
     def refuse_uncaptured(self, what: str) -> None:

@@ -1,5 +1,7 @@
 """How many names of files there are, and how many of large ones: counted once, then kept up with what is done."""
 
+import threading
+
 from dkfs.model.ids import ROOT, NodeId, Seq
 from dkfs.model.node import Kind
 from dkfs.store import Store
@@ -12,6 +14,7 @@ class FileCount:
         """A file of more than *large_above* bytes is large."""
         self._store = store
         self._large_above = large_above
+        self._mutex = threading.Lock()  # two may change things at once, see decisions/0023
         self._base: int | None = None
         self._large_base = 0
         self._generation = 0
@@ -30,13 +33,17 @@ class FileCount:
 
     def change(self, names: int, size: int = 0) -> None:
         """Note that so many names of a file of *size* bytes were made, or removed if negative."""
-        self._since += names
-        if size > self._large_above:
-            self._large_since += names
+        with self._mutex:
+            self._since += names
+            if size > self._large_above:
+                self._large_since += names
 
     def resized(self, names: int, before: int, after: int) -> None:
         """Note that a file of so many names, which had *before* bytes, has *after*."""
-        self._large_since += names * ((after > self._large_above) - (before > self._large_above))
+        change = names * ((after > self._large_above) - (before > self._large_above))
+        if change:
+            with self._mutex:
+                self._large_since += change
 
     def again(self) -> None:
         """Forget the number: everything may have changed."""

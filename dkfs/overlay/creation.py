@@ -1,6 +1,7 @@
 """Making things in the backing directory and in the log: create, mkdir, mknod, symlink, link, tmpfile."""
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -234,6 +235,7 @@ class Creation(Lookups):
     def link(self, inode: Inode, parent: Inode, name: bytes, caller: Caller) -> Found:
         """Give *inode* one more name, or its first; raises OSError."""
         self._check(parent, name)
+        self._refuse_other_mount(inode, parent)
         if inode.unlinked and not inode.node:
             return self._link_first(inode, parent, name, caller)
         self._captures.capture(inode, self._journal.origin(caller))
@@ -259,6 +261,14 @@ class Creation(Lookups):
         self._table.refer(inode)
         self._count.change(1, status.st_size)
         return inode, status
+
+    def _refuse_other_mount(self, one: Inode, other: Inode) -> None:
+        """Raise OSError(EXDEV) if they are on different mounts: as the kernel does, before one of them is asked and hangs."""
+        if one.dev == other.dev:
+            return
+        mount = backing.mount_of(self._table.fd(one))
+        if mount != backing.mount_of(self._table.fd(other)):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     def _link_first(self, inode: Inode, parent: Inode, name: bytes, caller: Caller) -> Found:
         """Give a file from tmpfile() its name: from now on it is in the history, with all its contents."""

@@ -44,7 +44,7 @@ class Descriptors:
         self._given_up: list[int] = []  # fds to be closed
         self._keeps = False  # they are closed later
         self._uses_handles = True  # until one is refused
-        self.moving: Mapping[Inode, _Place] = {}  # where what is being moved may be already
+        self._moving: Mapping[Inode, _Place] = {}  # where what is being moved may be already
 
     def fd(self, inode: Inode) -> int:
         """Return an O_PATH fd of *inode*, valid until the next call; raises OSError."""
@@ -57,6 +57,16 @@ class Descriptors:
             except KeyError:
                 pass  # given up by another thread this moment, and not closed yet
         return fd
+
+    def begin_moving(self, places: Mapping[Inode, _Place]) -> None:
+        """Hear that inodes may soon be at new *places*, before the table is told that they were moved."""
+        with self._mutex:
+            self._moving = {**self._moving, **places}
+
+    def end_moving(self, places: Mapping[Inode, _Place]) -> None:
+        """Hear that the table knows where the inodes of *places* are."""
+        with self._mutex:
+            self._moving = {k: v for k, v in self._moving.items() if k not in places}
 
     def place(self, inode: Inode) -> tuple[int, bytes] | None:
         """Return an fd of the directory of *inode* and its name there, valid until the next call.
@@ -81,7 +91,7 @@ class Descriptors:
         """Open *inode* again, and the directories above it as far as needed."""
         fd = -1
         for attempt in itertools.count():
-            moving = self.moving
+            moving = self._moving
             steps, fd = self._way(inode, moving if attempt % 2 else {})
             try:
                 for step in steps:

@@ -83,6 +83,10 @@ class InodeTable(Descriptors):
         inode = self._by_id.get(number)
         return None if inode is None or inode.dev == self.root.dev else inode.dev
 
+    def device(self, number: int) -> int:
+        """Return the device of what the kernel calls *number*; the root's if it is nothing here."""
+        return self._by_id.get(number, self.root).dev
+
     def known(self) -> tuple[Inode, ...]:
         """Return every known inode."""
         with self._mutex:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from collections.abc import Mapping
 
 from dkfs.history.change import Link, NameChange, NodeChange
@@ -23,6 +24,7 @@ class Journal:
         self.store = store
         self._table = table
         self._origins = Origins()
+        self._adopting: dict[int, threading.Lock] = {}  # by device
         table.root.node = ROOT
 
     def origin(self, caller: Caller | None) -> Origin:
@@ -38,13 +40,18 @@ class Journal:
             chain.append(parent)
         with self.store.read() as reader:
             for step in reversed(chain):
-                if step.parent is not None:
-                    step.node = reader.child(step.parent.node, step.name, reader.last)
+                # Another thread may adopt it at the same time: what it has set stays.
+                if step.parent is not None and not step.node:
+                    found = reader.child(step.parent.node, step.name, reader.last)
+                    step.node = step.node or found
                 if not step.node:
                     break
         for step in reversed(chain):
             if not step.node:
-                self._adopt(step)
+                # Two would adopt the same directory above: one of the root's device, the other is below what is mounted in it.
+                with self._adopting.setdefault(step.dev, threading.Lock()):
+                    if not step.node:
+                        self._adopt(step)
         return inode.node
 
     def _adopt(self, inode: Inode) -> None:
@@ -58,25 +65,25 @@ class Journal:
         elif stat.S_ISLNK(status.st_mode):
             target = os.readlink(b"", dir_fd=fd)
         parent = inode.parent.node if inode.parent is not None else NO_NODE
-        inode.node = self.recorder.new_node()
+        node = self.recorder.new_node()
         change = NodeChange(
-            inode.node,
+            node,
             status,
             Link(parent, inode.name),
             contents,
             xattrs_of(by_fd(fd)),
             target,
         )
-        inode.last = self.recorder.append(
-            self.operation(OpKind.FOUND, NOBODY, inode.node, parent, inode.name),
-            (change,),
-            (NameChange(parent, inode.name, inode.node),),
-        )
+        names = (NameChange(parent, inode.name, node),)
+        with self.recorder.appending:
+            operation = self.operation(OpKind.FOUND, NOBODY, node, parent, inode.name)
+            inode.last = self.recorder.append(operation, (change,), names)
+        inode.node = node  # last: whoever finds it may rely on its being in the log
 
     def operation(
         self, kind: OpKind, origin: Origin, node: NodeId, parent: NodeId, name: bytes
     ) -> Operation:
-        """Return an operation that happens now."""
+        """Return an operation that happens now; with recorder.appending, until it is appended."""
         return Operation(kind, self.recorder.now_ns(), origin, node, parent, name)
 
     def created(
@@ -97,14 +104,15 @@ class Journal:
         directory = self.node(parent)
         inode.node = node = self.recorder.new_node()
         name = inode.name
-        inode.last = parent.last = self.recorder.append(
-            self.operation(kind, self.origin(caller), node, directory, name),
-            (
-                NodeChange(node, status, Link(directory, name), contents, xattrs, target),
-                NodeChange(directory, parent_status),
-            ),
-            (NameChange(directory, name, node),),
+        origin = self.origin(caller)
+        nodes = (
+            NodeChange(node, status, Link(directory, name), contents, xattrs, target),
+            NodeChange(directory, parent_status),
         )
+        names = (NameChange(directory, name, node),)
+        with self.recorder.appending:
+            operation = self.operation(kind, origin, node, directory, name)
+            inode.last = parent.last = self.recorder.append(operation, nodes, names)
 
     def named(
         self,
@@ -119,17 +127,19 @@ class Journal:
         node: NodeId | None = None,
     ) -> None:
         """Record a change of names; *node* is what it was done to, else the first of *nodes*."""
-        operation = Operation(
-            kind,
-            self.recorder.now_ns(),
-            self.origin(caller),
-            nodes[0].node if node is None else node,
-            place.parent,
-            place.name,
-            new_place.parent if new_place else NO_NODE,
-            new_place.name if new_place else b"",
-        )
-        seq = self.recorder.append(operation, nodes, names)
+        origin = self.origin(caller)
+        with self.recorder.appending:
+            operation = Operation(
+                kind,
+                self.recorder.now_ns(),
+                origin,
+                nodes[0].node if node is None else node,
+                place.parent,
+                place.name,
+                new_place.parent if new_place else NO_NODE,
+                new_place.name if new_place else b"",
+            )
+            seq = self.recorder.append(operation, nodes, names)
         for inode in concerned:
             inode.last = seq
 
@@ -142,9 +152,9 @@ class Journal:
     ) -> Seq:
         """Record a new state of *inode* under its known name."""
         parent = inode.parent.node if inode.parent is not None else NO_NODE
-        inode.last = self.recorder.append(
-            self.operation(kind, origin, inode.node, parent, inode.name), (change,)
-        )
+        with self.recorder.appending:
+            operation = self.operation(kind, origin, inode.node, parent, inode.name)
+            inode.last = self.recorder.append(operation, (change,))
         return inode.last
 
 

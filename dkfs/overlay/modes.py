@@ -7,6 +7,7 @@ asked for a mix that it refuses (core.io_mode).
 import errno
 import logging
 import os
+import threading
 from collections import Counter
 from typing import NamedTuple
 
@@ -30,12 +31,13 @@ class IoState(NamedTuple):
 
 
 class Modes:
-    """See the module; every call is made in the loop's thread."""
+    """See the module; all that concerns one inode is called by one thread at a time."""
 
     def __init__(self, table: InodeTable, rules: IoRules) -> None:
         self._table = table
         self._rules = rules
         self._opens: dict[Inode, Opens] = {}
+        self._counting = threading.Lock()
         self._kinds: Counter[OpenKind] = Counter(dict.fromkeys(OpenKind, 0))
         self._granted = False
         self._why = ""
@@ -139,7 +141,8 @@ class Modes:
     def opened(self, handle: Handle, kind: OpenKind) -> None:
         """Count *handle*, just opened, of *kind*."""
         handle.kind = kind
-        self._kinds[kind] += 1
+        with self._counting:
+            self._kinds[kind] += 1
         opens = self._opens.get(handle.inode)
         if opens is None:
             opens = self._opens[handle.inode] = Opens()
@@ -147,7 +150,8 @@ class Modes:
 
     def released(self, handle: Handle) -> bool:
         """Take *handle* back; return whether none is left of its inode that the kernel passes through."""
-        self._kinds[handle.kind] -= 1
+        with self._counting:
+            self._kinds[handle.kind] -= 1
         opens = self._opens[handle.inode]
         opens.add(handle.kind, -1)
         if opens.is_empty:

@@ -7,6 +7,7 @@ from dkfs.core.chunking import Chunking
 from dkfs.core.io_mode import STRICT, IoRules
 from dkfs.history.recorder import Recorder
 from dkfs.overlay.attributes import READ_ONLY_XATTR, STORE_XATTR, Attributes
+from dkfs.overlay.captures import May, always
 from dkfs.overlay.counting import FileCount
 from dkfs.overlay.files import Files
 from dkfs.overlay.forgotten import Forgotten
@@ -87,10 +88,10 @@ class FileSystem:
         self.forgotten.note(inode)
         self.table.forget(inode, lookups)
 
-    def tick(self, older_than_s: float) -> None:
-        """Capture what has been dirty for so long, and forget what is not needed any more."""
-        self.captures.mend()
-        self.captures.capture_due(older_than_s)
+    def tick(self, older_than_s: float, may: May = always) -> None:
+        """Capture what has been dirty for so long, if it *may* be touched now, and forget what is not needed any more."""
+        self.captures.mend(may)
+        self.captures.capture_due(older_than_s, may=may)
         self.table.sweep()
 
     def close(self) -> bool:

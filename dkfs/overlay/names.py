@@ -122,6 +122,7 @@ class Names(Creation):
         """Rename as renameat2(2) with *flags*; raises OSError."""
         self._check(old_parent, old)
         self._check(new_parent, new)
+        self._refuse_other_mount(old_parent, new_parent)
         inode = self._source(old_parent, old)
         victim = self._about_to_lose(new_parent, new)
         if victim is inode:
@@ -138,20 +139,21 @@ class Names(Creation):
                 self._journal.node(one)
             fds = self._table.pair(old_parent, new_parent)
             failpoint("backing.rename")
-            self._table.moving = {inode: (new_parent, new)}
+            moving = {inode: (new_parent, new)}
             if exchanged is not None:
-                self._table.moving = {inode: (new_parent, new), exchanged: (old_parent, old)}
+                moving[exchanged] = old_parent, old
+            self._table.begin_moving(moving)
             try:
                 backing.rename(fds[0], old, fds[1], new, flags)
             except OSError:
-                self._table.moving = {}
+                self._table.end_moving(moving)
                 raise
         places = (old_parent, old), (new_parent, new)
         try:
             left = self._record_rename(inode, *places, exchanged, flags, caller)
         finally:  # it is done, recorded or not
             self._renamed(inode, *places, victim, exchanged)
-            self._table.moving = {}
+            self._table.end_moving(moving)
         if left is not None:
             self._table.forget(left, 0)  # the kernel has not asked for a whiteout yet
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -9,7 +10,7 @@ from dkfs.core.io_mode import OpenKind
 from dkfs.errors import DkfsError
 from dkfs.history.frozen import COPY_MOST
 from dkfs.model.operation import OpKind, Origin
-from dkfs.overlay.captures import Captures
+from dkfs.overlay.captures import Captures, May, always
 from dkfs.overlay.counting import FileCount
 from dkfs.overlay.handles import Handle
 from dkfs.overlay.inodes import Inode, InodeTable
@@ -25,15 +26,20 @@ _LOOKS_MOST = (
 )
 
 
+class _Now(threading.local):
+    """What is true of the request, or the tick, that a thread is in."""
+
+    looked = 0  # see PassedCaptures
+    takes_older = False  # likewise, if it was found since the last timer
+
+
 class PassedCaptures(Captures):
     """See Captures, and the module."""
 
     def __init__(self, table: InodeTable, journal: Journal, count: FileCount) -> None:
         super().__init__(table, journal, count)
         self.unseen = Unseen(table.root.fd)
-        # How often it was looked for the request that is being handled: what was found is new enough for it.
-        self.looked = 0
-        self._takes_older = False  # likewise, if it was found since the last timer
+        self._now = _Now()
 
     def capture(self, inode: Inode, origin: Origin, *, unasked: bool = False) -> None:
         """See Captures.
@@ -52,18 +58,29 @@ class PassedCaptures(Captures):
         fd = inode.handles[0].fd
         watch.recorded(self.unseen.stamp_now(fd), -1)
 
-    def capture_due(self, older_than_s: float, *, unasked: bool = True) -> None:
+    @property
+    def looked(self) -> int:
+        """How often it was looked for the request that this thread handles: what was found is new enough for it."""
+        return self._now.looked
+
+    @looked.setter
+    def looked(self, times: int) -> None:
+        self._now.looked = times
+
+    def capture_due(self, older_than_s: float, *, unasked: bool = True, may: May = always) -> None:
         """See Captures."""
         since = time.monotonic() if older_than_s else 0.0
         for watch in self.unseen.all():
-            self._note_changed(watch, since)
-        self._takes_older = older_than_s > 0
+            if may(watch.inode.dev):
+                self._note_changed(watch, since)
+        self._now.takes_older = older_than_s > 0
         try:
-            super().capture_due(older_than_s, unasked=unasked)
+            super().capture_due(older_than_s, unasked=unasked, may=may)
         finally:
-            self._takes_older = False
+            self._now.takes_older = False
         for watch in self.unseen.all():
-            self._let_go_if_still(watch)
+            if may(watch.inode.dev):
+                self._let_go_if_still(watch)
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -190,11 +207,11 @@ class PassedCaptures(Captures):
         inode = watch.inode
         assert inode.handles
         status = os.fstat(inode.handles[0].fd)
-        is_quiet = watch.is_quiet and watch.blind and not self._takes_older
+        is_quiet = watch.is_quiet and watch.blind and not self._now.takes_older
         if not status.st_nlink or not (is_quiet or self._has_changed(watch, status)):
             return False
         try:
-            found = watch.take(status, is_new=self.looked > 0 or self._takes_older)
+            found = watch.take(status, is_new=self.looked > 0 or self._now.takes_older)
         except BlockingIOError:  # a look for the timer, which takes not just anything
             if unasked:
                 raise

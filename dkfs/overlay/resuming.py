@@ -49,8 +49,10 @@ class Resuming:
     def works(self) -> bool:
         """Return whether the store takes a transaction; in any thread."""
         try:
+            with self._recorder.appending:
+                now_ns = self._recorder.now_ns()
             with self._store.write() as writer:
-                writer.put_meta(_SINCE, b"%d" % self._recorder.now_ns())
+                writer.put_meta(_SINCE, b"%d" % now_ns)
         except (DkfsError, OSError) as exc:
             log.debug("the store still fails: %s", exc)
             return False

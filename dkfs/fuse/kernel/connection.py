@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
@@ -48,6 +48,19 @@ class KernelEngine:
     def at_work(self) -> AbstractContextManager[None]:
         """See Engine."""
         return nullcontext() if self._server is None else self._server.at_work()
+
+    def in_steps(self) -> AbstractContextManager[Callable[[int], bool]]:
+        """See Engine."""
+        return nullcontext(lambda _: True) if self._server is None else self._server.in_steps()
+
+    def hold(self) -> bool:
+        """See Engine."""
+        return self._server is None or self._server.hold()
+
+    def let_go(self) -> None:
+        """See Engine."""
+        if self._server is not None:
+            self._server.let_go()
 
     @contextmanager
     def mounted(

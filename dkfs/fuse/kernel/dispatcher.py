@@ -142,6 +142,10 @@ class Dispatcher:
         """Return the device of *node*; None if it is the root's, or *node* is no known file."""
         return self._table.foreign_device(node)
 
+    def device(self, node: int) -> int:
+        """Return the device of *node*; the root's if it is no known file."""
+        return self._table.device(node)
+
     def _answered(
         self, request: Request, handler: Handler, opcode: int
     ) -> Payload | Deferred | None:
@@ -227,7 +231,7 @@ class Dispatcher:
         )
 
     def handle_again(self, held: Held) -> Payload | Deferred | None:
-        """Handle a request whose wait() has returned, in the loop's thread; see handle()."""
+        """Handle a request whose wait() has returned, when it is the turn of this thread; see handle()."""
         self._captures.looked = held.looks
         try:
             return self.handle(held.request)

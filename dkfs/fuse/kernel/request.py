@@ -97,6 +97,19 @@ class Held(Deferred):
         self.looks = looks
 
 
+class Own:
+    """What the loop does that is no request: a tick, a capture for a command."""
+
+    __slots__ = ("claim",)
+
+    def __init__(self, claim: frozenset[int] | None) -> None:
+        self.claim = claim  # the devices that it changes something on; None: all
+
+
+# What a thread may be kept in.
+Task = Buffer | Held | Own
+
+
 class Request:
     """One request.  There is one object for all of them: what outlives the call is to be copied.
 

@@ -8,6 +8,8 @@ import contextlib
 import errno
 import logging
 import select
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +21,13 @@ import trio
 from dkfs.errors import MountError
 from dkfs.fuse.kernel import system
 from dkfs.fuse.kernel.alertness import CALM_S, Alertness
+from dkfs.fuse.kernel.changes import Changes
 from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
+from dkfs.fuse.kernel.kinds import Kind, claim_of, kind_of
 from dkfs.fuse.kernel.messages import READ_LEAST, refusal
 from dkfs.fuse.kernel.negotiate import MAX_WRITE
-from dkfs.fuse.kernel.request import Buffer, Deferred, Held
+from dkfs.fuse.kernel.request import Buffer, Deferred, Held, Own, Payload, Task
 from dkfs.fuse.kernel.standin import StandIns
 from dkfs.fuse.kernel.workers import Workers
 
@@ -33,6 +37,8 @@ _BURST: Final = 64  # requests; after so many in a row other tasks get their tur
 _GLANCES: Final = 20  # at the device before sleeping, 30 us in all: to be woken takes as long on a machine at rest
 _LINGER_MS: Final = 1  # to wait for the next request before going through trio
 _INIT_S: Final = 10.0  # for the kernel to say what it offers: it does so at once
+_END_S: Final = 10.0  # for others to end what they change; who is kept for longer is left behind
+_AGAIN_S: Final = 0.01
 _SIGKILL: Final = 1 << 8  # in the sets of /proc/PID/status
 
 
@@ -48,6 +54,7 @@ class Server:
         self._underway: dict[int, Deferred] = {}  # by the number of the request
         self._held: list[Held] = []  # in the order in which they came
         self._waits_for_room = False
+        self._holding = threading.Lock()  # of the two
         self._scope = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken | None = None
         self._poll = select.poll()
@@ -56,6 +63,9 @@ class Server:
         self._has_handed_on = False  # the last request, to a thread: it gets the interpreter
         self._left: deque[bytes] = deque()  # requests that stand-ins left for the loop
         self.turn = 0  # see Loop
+        self.at: Task = b""
+        self.changes = Changes[Task](lambda task: claim_of(task, dispatcher.device))
+        self.reading = threading.Lock()
         dispatcher.interrupted = self._interrupted
         self._stand_ins = StandIns(device, dispatcher, self)
         self._alertness = Alertness.of_machine()
@@ -99,6 +109,9 @@ class Server:
     def close(self) -> None:
         """Wait for what is still under way."""
         self._stand_ins.close()
+        deadline_s = time.monotonic() + _END_S
+        while not self.hold() and time.monotonic() < deadline_s:
+            time.sleep(_AGAIN_S)
         self._workers.close()
         self._alertness.close()
 
@@ -117,6 +130,8 @@ class Server:
 
     def _step(self) -> bool:
         """Serve one request; return whether there was one."""
+        if self.changes.is_shared:
+            return self._step_shared()
         size = self._device.read(self._address, len(self._buffer))
         if size <= 0:
             self._is_gone = size < 0
@@ -126,26 +141,107 @@ class Server:
             self._take_left()
         return True
 
+    def _step_shared(self) -> bool:
+        """See _step(), while others may change things, too."""
+        self._change()
+        with self.reading:
+            size = self._device.read(self._address, len(self._buffer))
+            if size <= 0:
+                self._is_gone = size < 0
+                return False
+            is_change = kind_of(self._buffer, size) is Kind.CHANGE
+            if is_change:
+                self.changes.submit(bytes(memoryview(self._buffer)[:size]))
+        if is_change:
+            self._change()
+        else:
+            self._handle(self._buffer, size)
+        if self._left:
+            self._take_left()
+        return True
+
+    def _change(self) -> None:
+        """Do what waits to be changed, while it is nobody else's turn."""
+        while (task := self.changes.next(self)) is not None:
+            assert not isinstance(task, Own)
+            if isinstance(task, Held):
+                self._again(task)
+            else:
+                self._handle(task, len(task))
+
     def _handle(self, request: Buffer, size: int) -> None:
+        self.at = request
         self.turn += 1
         reply = self._dispatcher.handle(request, size)
         self.turn += 1
+        self._finished(reply)
+
+    def _again(self, held: Held) -> None:
+        self.at = held
+        self.turn += 1
+        reply = self._dispatcher.handle_again(held)
+        self.turn += 1
+        self._finished(reply)
+
+    def _finished(self, reply: Payload | Deferred | None) -> None:
         self._has_handed_on = isinstance(reply, Deferred)
         if isinstance(reply, Deferred):
             self.defer(reply)
         elif reply is not None:
             self._device.answer(reply)
+        if self.changes.is_shared:
+            self.changes.done(self)
+
+    # What is no request
+
+    def hold(self) -> bool:
+        """See Engine."""
+        return not self.changes.is_shared or self.changes.hold(self, None)
+
+    def let_go(self) -> None:
+        """See Engine."""
+        if self.changes.is_shared:
+            self.changes.done(self)
+            self.go_on()
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """See Engine."""
-        self.turn += 1
-        if self._stand_ins.sleeps:
-            self._stand_ins.wake()
+        self._begin(Own(None))
         try:
             yield
         finally:
             self.turn += 1
+            self.let_go()
+
+    @contextmanager
+    def in_steps(self) -> Iterator[Callable[[int], bool]]:
+        """See Engine."""
+        own = Own(frozenset())
+        self._begin(own)
+
+        def may(device: int) -> bool:
+            self.turn += 1  # between two steps: nobody takes the turn then
+            claim = frozenset((device,))
+            is_free = True
+            if self.changes.is_shared:
+                self.changes.done(self)
+                is_free = self.changes.hold(self, claim)
+            own.claim = claim if is_free else frozenset()
+            self.turn += 1
+            return is_free
+
+        try:
+            yield may
+        finally:
+            self.turn += 1
+            self.let_go()
+
+    def _begin(self, own: Own) -> None:
+        self.at = own
+        self.turn += 1
+        if self._stand_ins.sleeps:
+            self._stand_ins.wake()
 
     # What stand-ins need
 
@@ -159,9 +255,17 @@ class Server:
             request = self._left.popleft()
             self._handle(request, len(request))
 
+    def go_on(self) -> None:
+        """See Loop."""
+        self._soon(self._change)
+
     def relieved(self) -> None:
         """See Loop."""
-        self._soon(self._stand_ins.are_gone)
+        self._soon(self._relieve)
+
+    def _relieve(self) -> None:
+        self._change()
+        self._stand_ins.are_gone()
 
     def _soon(self, work: Callable[[], object]) -> None:
         """Have *work* done by the loop."""
@@ -177,8 +281,11 @@ class Server:
         if isinstance(deferred, Held) and deferred.is_first:
             self._workers.do(lambda: self._wait_first(deferred))
         elif isinstance(deferred, Held):
-            self._held.append(deferred)
-            self._wait_for_room(deferred)
+            with self._holding:
+                self._held.append(deferred)
+                waits, self._waits_for_room = self._waits_for_room, True
+            if not waits:
+                self._wait_for_room(deferred)
         else:
             self._workers.do(lambda: self._finish(deferred))
 
@@ -189,10 +296,6 @@ class Server:
             self._device.answer(reply)
 
     def _wait_for_room(self, held: Held) -> None:
-        if self._waits_for_room:
-            return
-        self._waits_for_room = True
-
         def wait() -> None:
             held.wait()
             self._soon(self._go_on)
@@ -201,12 +304,17 @@ class Server:
 
     def _go_on(self) -> None:
         """Handle what was held back while the recorder was behind."""
-        self._waits_for_room = False
-        held, self._held = self._held, []
+        with self._holding:
+            self._waits_for_room = False
+            held, self._held = self._held, []
         for each in held:
             if self._underway.pop(each.unique, None) is None:
                 continue  # given up
-            self._handle(each.request, len(each.request))
+            if self.changes.is_shared:
+                self.changes.submit(each.request)
+            else:
+                self._handle(each.request, len(each.request))
+        self._change()
 
     def _wait_first(self, held: Held) -> None:
         """Find out what *held* needs, and have it handled; in a thread."""
@@ -220,13 +328,11 @@ class Server:
     def _handle_again(self, held: Held) -> None:
         if self._underway.pop(held.unique, None) is None:
             return  # given up
-        self.turn += 1
-        reply = self._dispatcher.handle_again(held)
-        self.turn += 1
-        if isinstance(reply, Deferred):
-            self.defer(reply)
-        elif reply is not None:
-            self._device.answer(reply)
+        if self.changes.is_shared and kind_of(held.request, len(held.request)) is Kind.CHANGE:
+            self.changes.submit(held)
+            self._change()
+        else:
+            self._again(held)
 
     def _interrupted(self, unique: int) -> None:
         """Give up request *unique* if who asked is dying.

@@ -3,25 +3,27 @@
 A disk that is frozen, or a server of the backing file system that is gone, keeps whoever asks it for as long as it likes.
 The loop makes small calls itself, and may be kept too.  A thread looks at it now and then; if it is in the same request as
 before, stand-ins take requests from the device.  They serve those that only look at something, each in its own
-thread until none of them is kept as well.  What changes something is left for the loop: who changes things waits.
-Of a device other than the root's only a few serve at a time, so that its callers do not keep all of them; see Lanes.
+thread until none of them is kept as well.  What changes something is done by one of them, or the loop, at a time, unless it is
+about a device where somebody is kept who changes something himself: see changes.
+Of a device other than the root's only a few look at a time, so that its callers do not keep all of them; see Lanes.
 
 Meanwhile the table of inodes closes no fd: who is kept still has its number.
 """
 
 import logging
-import os
 import struct
 import threading
 from collections import deque
 from typing import Final, Protocol
 
 from dkfs.fuse.kernel import system
+from dkfs.fuse.kernel.changes import Changes
 from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
-from dkfs.fuse.kernel.messages import IN_HEADER, READ_LEAST, Op
+from dkfs.fuse.kernel.kinds import Kind, kind_of
+from dkfs.fuse.kernel.messages import READ_LEAST
 from dkfs.fuse.kernel.negotiate import MAX_WRITE
-from dkfs.fuse.kernel.request import Buffer, Deferred
+from dkfs.fuse.kernel.request import Deferred, Held, Own, Task
 
 log = logging.getLogger(__name__)
 
@@ -29,32 +31,25 @@ _LOOK_S: Final = 0.05  # between looks at the loop: who waits so long may wait t
 _QUIET_LOOKS: Final = 20  # after so many without a request nobody looks until the next one
 _MOST: Final = 64  # stand-ins at a time
 _MOST_FOREIGN: Final = 8  # of them on a device that is not the root's; see decisions/0023
-_SERVED: Final = frozenset(
-    (
-        *(Op.LOOKUP, Op.GETATTR, Op.STATX, Op.READLINK, Op.ACCESS, Op.STATFS, Op.READ, Op.LSEEK),
-        *(Op.OPENDIR, Op.READDIR, Op.READDIRPLUS, Op.GETXATTR, Op.LISTXATTR, Op.INTERRUPT),
-    )
-)
-_OPCODE: Final = struct.Struct("<4xI")
 _NODE: Final = struct.Struct("<16xQ")
-_FLAGS: Final = struct.Struct(f"<{IN_HEADER.size}xI")  # of OPEN
-_CHANGES: Final = os.O_ACCMODE | os.O_TRUNC
-_IOCTL: Final = struct.Struct(f"<{IN_HEADER.size + 12}xI")  # the command
-_IOC_WRITE: Final = (
-    1 << 30
-)  # in a command: the caller gives data.  Who asks for a terminal gives none
 
 
 class Loop(Protocol):
     """What stand-ins need of the loop."""
 
     turn: int  # grows at the beginning and at the end of each request: odd within one
+    at: Task  # the request that it is in, or was in last
+    changes: Changes[Task]
+    reading: threading.Lock  # of requests that change something, while others may read the device
 
     def defer(self, deferred: Deferred) -> None:
         """Have *deferred* finished and answered."""
 
     def leave(self, request: bytes) -> None:
         """Have *request* handled when the loop goes on."""
+
+    def go_on(self) -> None:
+        """Do what waits in changes, soon."""
 
     def relieved(self) -> None:
         """Hear that the last stand-in has gone."""
@@ -126,11 +121,27 @@ class StandIns:
         seen, quiet = -1, 0
         while not self._is_over:
             self._wait(seen, sleeps=quiet > _QUIET_LOOKS)
-            turn = self._loop.turn
+            turn, at = self._loop.turn, self._loop.at
             quiet = quiet + 1 if turn == seen and not turn & 1 else 0
+            free = self._free()
             if turn == seen and turn & 1 and not self._is_over:
-                self._stand_in(turn)
+                self._loop.changes.is_kept(self._loop, turn, at, is_loop=True)
+                if not free:
+                    self._stand_in(turn)
             seen = turn
+
+    def _free(self) -> bool:
+        """Return whether there is a stand-in who is not kept; who is, and changes something, has no turn any more."""
+        with self._mutex:
+            serving = tuple(self._serving)
+        is_free = False
+        for each in serving:
+            turn = each.kept_in()
+            if turn is None:
+                is_free = True
+            elif self._loop.changes.is_kept(each, turn, each.at, is_loop=False):
+                self._loop.go_on()
+        return is_free
 
     def _wait(self, seen: int, *, sleeps: bool) -> None:
         self.sleeps = sleeps
@@ -143,9 +154,9 @@ class StandIns:
         self._alarm.clear()
 
     def _stand_in(self, turn: int) -> None:
-        """Have somebody serve, unless somebody does who is not kept himself."""
+        """Have one more serve."""
         with self._mutex:
-            if any(not each.is_kept() for each in self._serving) or len(self._serving) >= _MOST:
+            if len(self._serving) >= _MOST:
                 return
             is_first = not self._serving
             if is_first:
@@ -182,7 +193,7 @@ class StandIns:
     def are_gone(self) -> bool:
         """Return whether nobody stands in; then fds may be closed again.  In the loop's thread."""
         with self._mutex:
-            if self._serving:
+            if self._serving or not self._loop.changes.end():
                 return False
             self._dispatcher.keep_fds(keep=False)
             return True
@@ -199,31 +210,45 @@ class _StandIn:
         self._loop = loop
         self._lanes = lanes
         self._until = turn
-        self._turn = 0  # as Loop.turn
+        self.turn = 0  # as Loop's
+        self.at: Task = b""
         self._seen = -1
 
-    def is_kept(self) -> bool:
-        """Return whether it has been in one request since this was last asked."""
-        turn, seen = self._turn, self._seen
+    def kept_in(self) -> int | None:
+        """Return the number of the request that it has been in since this was last asked; None if it is not kept."""
+        turn, seen = self.turn, self._seen
         self._seen = turn
-        return turn == seen and bool(turn & 1)
+        return turn if turn == seen and turn & 1 else None
 
     def run(self) -> None:
         buffer = bytearray(MAX_WRITE + READ_LEAST)
         address = system.address(buffer)
         while self._loop.turn == self._until:
+            self._change()
             if not self._device.wait(_LOOK_S):
                 continue
-            size = self._device.read(address, len(buffer))
+            with (
+                self._loop.reading
+            ):  # those that change something wait in the order in which they came
+                size = self._device.read(address, len(buffer))
+                kind = kind_of(buffer, size) if size > 0 else None
+                if kind is Kind.CHANGE:
+                    self._loop.changes.submit(bytes(memoryview(buffer)[:size]))
             if size < 0:
                 return
-            if size:
-                self._serve(buffer, size)
+            if kind is Kind.LOOK:
+                self._look(buffer, size)
+            elif kind is Kind.LOOPS:
+                self._loop.leave(bytes(memoryview(buffer)[:size]))
+        self._change()
 
-    def _serve(self, buffer: bytearray, size: int) -> None:
-        if not _is_served(buffer, size):
-            self._loop.leave(bytes(buffer[:size]))
-            return
+    def _change(self) -> None:
+        """Do what waits to be changed, while it is nobody else's turn."""
+        changes = self._loop.changes
+        while (item := changes.next(self)) is not None:
+            self._answer(item, 0)
+
+    def _look(self, buffer: bytearray, size: int) -> None:
         device = self._dispatcher.foreign_device(_NODE.unpack_from(buffer)[0])
         if device is None:
             self._answer(buffer, size)
@@ -233,21 +258,19 @@ class _StandIn:
             while (request := self._lanes.leave(device)) is not None:
                 self._answer(request, len(request))
 
-    def _answer(self, request: Buffer, size: int) -> None:
-        self._turn += 1
-        reply = self._dispatcher.handle(request, size)
-        self._turn += 1
-        if isinstance(reply, Deferred):
-            self._loop.defer(reply)
-        elif reply is not None:
-            self._device.answer(reply)
-
-
-def _is_served(buffer: bytearray, size: int) -> bool:
-    """Return whether the request in *buffer* changes nothing."""
-    (opcode,) = _OPCODE.unpack_from(buffer)
-    if opcode == Op.OPEN and size >= _FLAGS.size:
-        return not _FLAGS.unpack_from(buffer)[0] & _CHANGES
-    if opcode == Op.IOCTL and size >= _IOCTL.size:
-        return not _IOCTL.unpack_from(buffer)[0] & _IOC_WRITE
-    return opcode in _SERVED
+    def _answer(self, work: Task, size: int) -> None:
+        assert not isinstance(work, Own)
+        self.at = work
+        self.turn += 1
+        try:
+            if isinstance(work, Held):
+                reply = self._dispatcher.handle_again(work)
+            else:
+                reply = self._dispatcher.handle(work, size or len(work))
+            self.turn += 1
+            if isinstance(reply, Deferred):
+                self._loop.defer(reply)
+            elif reply is not None:
+                self._device.answer(reply)
+        finally:
+            self._loop.changes.done(self)
