@@ -1,5 +1,6 @@
 """Two threads that change things on different devices at once; see decisions/0023."""
 
+import random
 import sys
 import threading
 import time
@@ -8,26 +9,49 @@ from pathlib import Path
 
 import pytest
 
-from dkfs.model.ids import Seq
+from dkfs.history import recorder
+from dkfs.history.held import Held
+from dkfs.model.ids import NodeId, Seq
+from dkfs.model.operation import OpKind
 from dkfs.overlay.inodes import Inode
 from tests.overlay.world import ME, World
 
-_TIMES = 40
+_TIMES = 20
+_PAUSE_S = 0.0002
+
+
+class _Slow(int):
+    """A number that others may change while something is added to it."""
+
+    def __add__(self, other: int) -> "_Slow":
+        time.sleep(_PAUSE_S)
+        return _Slow(int(self) + other)
+
+    def __sub__(self, other: int) -> "_Slow":
+        return self + -other
+
+
+def _paused(number: int) -> NodeId:
+    time.sleep(_PAUSE_S)
+    return NodeId(number)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """A file system whose clock lets other threads run whenever it is asked."""
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A file system that lets other threads run between reading a time or number and noting the next one."""
     made = World(tmp_path)
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
-    next_ns = made.recorder._clock_ns
+    next_ns, rng = made.recorder._clock_ns, random.Random(1)
 
     def clock_ns() -> int:
-        time.sleep(0)
-        return next_ns()
+        now_ns = next_ns()
+        time.sleep(rng.choice((0.0, 5 * _PAUSE_S)))
+        return now_ns
 
-    made.recorder._clock_ns = clock_ns
+    monkeypatch.setattr(made.recorder, "_clock_ns", clock_ns)
+    monkeypatch.setattr(recorder, "NodeId", _paused)
+    made.fs.count._since = made.recorder._held._bytes_in = _Slow(0)
     yield made
     sys.setswitchinterval(interval_s)
     made.close()
@@ -68,10 +92,8 @@ def _busy(world: World, directory: Inode) -> Callable[[], None]:
 
 def test_the_log_has_every_change_once_in_the_order_of_its_times(world: World) -> None:
     directories = [world.fs.names.mkdir(world.root, name, 0o755, ME)[0] for name in (b"a", b"b")]
-    world.fs.count.count(world.recorder.last)
     world.recorder.flush()
-    world.fs.count.again()
-    world.fs.count.count(world.recorder.last)
+    world.fs.count._base = 0
     first = world.recorder.last
 
     _at_once(*(_busy(world, each) for each in directories))
@@ -79,10 +101,15 @@ def test_the_log_has_every_change_once_in_the_order_of_its_times(world: World) -
     assert world.recorder.flush()
     assert world.recorder.held_bytes == 0
     with world.store.read() as reader:
-        records = [reader.record(Seq(first + 1 + each)) for each in range(world.recorder.last - first)]
-        times = [each.operation.time_ns for each in records if each is not None]
+        records = [
+            reader.record(Seq(first + 1 + each)) for each in range(world.recorder.last - first)
+        ]
+        operations = [each.operation for each in records if each is not None]
+    times = [each.time_ns for each in operations]
+    created = [each.node for each in operations if each.kind is OpKind.CREATE]
     assert len(times) == len(records) == 2 * (_TIMES * 3 + _TIMES // 2)
     assert times == sorted(set(times))
+    assert len(created) == len(set(created)) == 2 * _TIMES
     assert world.fs.count.value == _TIMES
     assert sorted(each.name for each in (world.state / "a").iterdir()) == sorted(
         f"r{each}" for each in range(0, _TIMES, 2)
@@ -98,9 +125,12 @@ def test_a_directory_that_appeared_is_found_once(world: World) -> None:
         below, _ = world.fs.names.lookup(above, b"below")
         inodes.append((above, below))
 
+    both = threading.Barrier(2)
+
     def adopt(index: int) -> Callable[[], None]:
         def work() -> None:
             for pair in inodes:
+                both.wait()
                 world.fs.journal.node(pair[index])
 
         return work
@@ -115,3 +145,29 @@ def test_a_directory_that_appeared_is_found_once(world: World) -> None:
             assert reader.child(world.root.node, b"new%d" % each, reader.last) == above.node
             assert reader.child(above.node, b"below", reader.last) == below.node
         assert reader.last == world.recorder.last
+
+
+def test_what_one_moves_is_found_while_another_moves_something(world: World) -> None:
+    one, _ = world.fs.names.mkdir(world.root, b"one", 0o755, ME)
+    two, _ = world.fs.names.mkdir(world.root, b"two", 0o755, ME)
+    table = world.fs.table
+    first = {one: (two, b"first")}
+
+    table.begin_moving(first)
+    table.begin_moving({two: (one, b"second")})
+    assert set(table._moving) == {one, two}
+    table.end_moving(first)
+    assert table._moving == {two: (one, b"second")}
+
+
+def test_what_is_held_is_counted_by_both() -> None:
+    held = Held()
+    held._bytes_in = _Slow(0)
+
+    def save() -> None:
+        for _ in range(_TIMES):
+            held.saved(3)
+
+    _at_once(save, save)
+
+    assert held.bytes == 2 * 3 * _TIMES

@@ -154,9 +154,9 @@ class StandIns:
         self._alarm.clear()
 
     def _stand_in(self, turn: int) -> None:
-        """Have one more serve."""
+        """Have one more serve, unless the loop has gone on before its turn could be taken from it."""
         with self._mutex:
-            if len(self._serving) >= _MOST:
+            if not self._loop.changes.is_shared or len(self._serving) >= _MOST:
                 return
             is_first = not self._serving
             if is_first:

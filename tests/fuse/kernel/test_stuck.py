@@ -1,6 +1,7 @@
 """A call on the backing directory that is stuck blocks only its own callers."""
 
 import os
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from dkfs.fuse.kernel.standin import Lanes
 from tests.fuse.kernel import wire
-from tests.fuse.kernel.test_server import PATIENCE_S, Kernel, served, write_body
+from tests.fuse.kernel.test_server import PATIENCE_S, Kernel, eventually, served, write_body
 from tests.fuse.kernel.wire import ROOT, Op
 
 
@@ -127,6 +128,51 @@ def test_callers_of_the_device_of_the_root_are_not_held_back(
             time.sleep(0.01)
 
     assert [kernel.reply(number)[0] for number in far] == [0] * len(far)
+
+
+def test_who_changes_things_on_one_device_do_so_one_after_another_in_their_order(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is kept, and whoever is back."""
+    files = [kernel.create(b"file%d" % each) for each in range(9)]
+    table = kernel.world.fs.table
+    device_of: dict[int, int] = {}
+    for number, (node, handle) in enumerate(files):
+        table[node].dev += number % 3
+        device_of[kernel.world.fs.files.handles[handle].fd] = number % 3
+    pwrite, rng, inside = os.pwrite, random.Random(7), [0, 0, 0]
+    done: list[list[bytes]] = [[], [], []]
+    most = [0, 0]  # at once: on one device, on all
+
+    def slow_pwrite(fd: int, data: memoryview, offset: int) -> int:
+        device = device_of.get(fd)
+        if device is None:  # the store's
+            return pwrite(fd, data, offset)
+        inside[device] += 1
+        most[:] = max(most[0], *inside), max(most[1], sum(inside))
+        done[device].append(bytes(data))
+        time.sleep(rng.choice((0.0, 0.0, 0.0, 0.01, 0.2)))
+        inside[device] -= 1
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", slow_pwrite)
+    sent: list[list[bytes]] = [[], [], []]
+    numbers = []
+    for each in range(150):
+        which = rng.randrange(len(files))
+        node, handle = files[which]
+        sent[which % 3].append(b"%03d" % each)
+        numbers.append(kernel.send(Op.WRITE, node, write_body(handle, b"%03d" % each)))
+        time.sleep(0.005)
+
+    assert [kernel.reply(number)[0] for number in numbers] == [0] * len(numbers)
+    assert done == sent
+    assert most[0] == 1
+    assert most[1] > 1
+    kernel.in_loop(kernel.server.changes.end)
+    assert eventually(lambda: not kernel.server.changes.is_shared)
+    for number, (node, _) in enumerate(files):
+        table[node].dev -= number % 3
 
 
 def test_a_lane_is_free_again_when_all_have_left() -> None:
