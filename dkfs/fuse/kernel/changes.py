@@ -54,7 +54,7 @@ class Changes(Generic[Item]):
             while self._waiting:
                 item = self._waiting.popleft()
                 if self._is_free(self._claim_of(item)):
-                    self._whose = who
+                    self._whose = who if self.is_shared else None
                     return item
                 self._put_off.append(item)
         return None
@@ -74,20 +74,24 @@ class Changes(Generic[Item]):
         with self._mutex:
             if self._whose is not None or not self._is_free(claim):
                 return False
-            self._whose = who
+            self._whose = who if self.is_shared else None
             return True
 
     def is_kept(self, who: Who, turn: int, at: Item, *, is_loop: bool) -> bool:
-        """Hear that *who* is kept at *at*, since its number is *turn*; return whether the turn was taken from it."""
+        """Hear that *who* is kept at *at*, since its number is *turn*; return whether the turn was taken from it.
+
+        The flag is set before the numbers are compared, and the loop looks at it after it has changed its own: so one of
+        them sees the other.  If the loop has gone on it may have seen the flag for nothing, which next() and hold() bear.
+        """
         claim = self._claim_of(at)
         with self._mutex:
-            was_shared, self.is_shared = self.is_shared, True  # first: see the loop's _handle()
-            if who.turn == turn and (self._whose is who if was_shared else is_loop):
-                self._claims[who] = claim
-                self._whose = None
-                return True
-            self.is_shared = was_shared
-            return False
+            was_shared, self.is_shared = self.is_shared, True
+            if who.turn != turn or not (self._whose is who if was_shared else is_loop):
+                self.is_shared = was_shared
+                return False
+            self._claims[who] = claim
+            self._whose = None
+            return True
 
     def end(self) -> bool:
         """Return whether from now on it is always the loop's turn: nobody is kept, and nothing waits.  In the loop's thread."""

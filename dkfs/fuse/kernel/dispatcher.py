@@ -207,7 +207,9 @@ class Dispatcher:
             self._took.append((name, time.perf_counter() - started))
             return reply
 
-        return Deferred(unique, finish, pid=self._request.pid if answer.can_be_given_up else None)
+        request = self._request
+        pid = request.pid if answer.can_be_given_up else None
+        return Deferred(unique, finish, pid=pid, node=request.node)
 
     def _held(self, request: Request) -> Held | bytes:
         number = self._recorder.refusal

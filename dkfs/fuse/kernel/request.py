@@ -50,10 +50,13 @@ Answer = Payload | Work | First | None
 class Deferred:
     """A reply that takes time: finish() may be called in any thread, once; it raises nothing."""
 
-    __slots__ = ("finish", "pid", "unique")
+    __slots__ = ("finish", "node", "pid", "unique")
 
-    def __init__(self, unique: int, finish: Callable[[], bytes], *, pid: int | None) -> None:
+    def __init__(
+        self, unique: int, finish: Callable[[], bytes], *, pid: int | None, node: int = 0
+    ) -> None:
         self.unique = unique
+        self.node = node  # that it is about
         self.finish = finish  # returns the bytes of the reply
         self.pid = (
             pid  # of who may be answered EINTR before, when it is dying; None: not before the end

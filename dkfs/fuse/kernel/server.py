@@ -25,6 +25,7 @@ from dkfs.fuse.kernel.changes import Changes
 from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
 from dkfs.fuse.kernel.kinds import Kind, claim_of, kind_of
+from dkfs.fuse.kernel.lanes import Lanes
 from dkfs.fuse.kernel.messages import READ_LEAST, refusal
 from dkfs.fuse.kernel.negotiate import MAX_WRITE
 from dkfs.fuse.kernel.request import Buffer, Deferred, Held, Own, Payload, Task
@@ -39,6 +40,7 @@ _LINGER_MS: Final = 1  # to wait for the next request before going through trio
 _INIT_S: Final = 10.0  # for the kernel to say what it offers: it does so at once
 _END_S: Final = 10.0  # for others to end what they change; who is kept for longer is left behind
 _AGAIN_S: Final = 0.01
+_MOST_FOREIGN: Final = 32  # of the threads that finish requests, on a device that is not the root's
 _SIGKILL: Final = 1 << 8  # in the sets of /proc/PID/status
 
 
@@ -51,6 +53,7 @@ class Server:
         self._buffer = bytearray(MAX_WRITE + READ_LEAST)
         self._address = system.address(self._buffer)
         self._workers = Workers()
+        self._lanes = Lanes[Deferred](_MOST_FOREIGN)  # to them
         self._underway: dict[int, Deferred] = {}  # by the number of the request
         self._held: list[Held] = []  # in the order in which they came
         self._waits_for_room = False
@@ -268,10 +271,10 @@ class Server:
         self._stand_ins.are_gone()
 
     def _soon(self, work: Callable[[], object]) -> None:
-        """Have *work* done by the loop."""
+        """Have *work* done by the loop; once, however often that was said meanwhile."""
         assert self._token is not None
         with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(work)
+            self._token.run_sync_soon(work, idempotent=True)
 
     # What takes time
 
@@ -286,8 +289,16 @@ class Server:
                 waits, self._waits_for_room = self._waits_for_room, True
             if not waits:
                 self._wait_for_room(deferred)
-        else:
+        elif (device := self._dispatcher.foreign_device(deferred.node)) is None:
             self._workers.do(lambda: self._finish(deferred))
+        elif self._lanes.enter(device, deferred):
+            self._workers.do(lambda: self._finish_in_lane(device, deferred))
+
+    def _finish_in_lane(self, device: int, first: Deferred) -> None:
+        deferred: Deferred | None = first
+        while deferred is not None:
+            self._finish(deferred)
+            deferred = self._lanes.leave(device)
 
     def _finish(self, deferred: Deferred) -> None:
         """Finish *deferred* and answer; in a thread."""

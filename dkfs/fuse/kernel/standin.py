@@ -13,7 +13,6 @@ Meanwhile the table of inodes closes no fd: who is kept still has its number.
 import logging
 import struct
 import threading
-from collections import deque
 from typing import Final, Protocol
 
 from dkfs.fuse.kernel import system
@@ -21,6 +20,7 @@ from dkfs.fuse.kernel.changes import Changes
 from dkfs.fuse.kernel.device import Device
 from dkfs.fuse.kernel.dispatcher import Dispatcher
 from dkfs.fuse.kernel.kinds import Kind, kind_of
+from dkfs.fuse.kernel.lanes import Lanes
 from dkfs.fuse.kernel.messages import READ_LEAST
 from dkfs.fuse.kernel.negotiate import MAX_WRITE
 from dkfs.fuse.kernel.request import Deferred, Held, Own, Task
@@ -55,37 +55,6 @@ class Loop(Protocol):
         """Hear that the last stand-in has gone."""
 
 
-class Lanes:
-    """Who serves a device, and the requests that wait until one of these is kept no more."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._serving: dict[int, int] = {}  # stand-ins, by device
-        self._waiting: dict[int, deque[bytes]] = {}
-
-    def enter(self, device: int, request: memoryview) -> bool:
-        """Return whether *request* is to be served now; leave() is due then.  Else somebody gets it from leave()."""
-        with self._mutex:
-            serving = self._serving.get(device, 0)
-            if serving >= _MOST_FOREIGN:
-                self._waiting.setdefault(device, deque()).append(bytes(request))
-                return False
-            self._serving[device] = serving + 1
-            return True
-
-    def leave(self, device: int) -> bytes | None:
-        """Return the request that is to be served now, after which leave() is due again; None if none waits."""
-        with self._mutex:
-            waiting = self._waiting.get(device)
-            if waiting:
-                return waiting.popleft()
-            self._waiting.pop(device, None)
-            self._serving[device] -= 1
-            if not self._serving[device]:
-                del self._serving[device]
-            return None
-
-
 class StandIns:
     """Looks at the loop, and has others stand in for it."""
 
@@ -95,7 +64,7 @@ class StandIns:
         self._loop = loop
         self._mutex = threading.Lock()
         self._serving: set[_StandIn] = set()
-        self._lanes = Lanes()
+        self._lanes = Lanes[bytes](_MOST_FOREIGN)
         self._alarm = threading.Event()
         self._is_over = False
         self._is_short = False  # the system gives no more threads
@@ -154,9 +123,9 @@ class StandIns:
         self._alarm.clear()
 
     def _stand_in(self, turn: int) -> None:
-        """Have one more serve, unless the loop has gone on before its turn could be taken from it."""
+        """Have one more serve."""
         with self._mutex:
-            if not self._loop.changes.is_shared or len(self._serving) >= _MOST:
+            if len(self._serving) >= _MOST or not self._loop.changes.is_shared:
                 return
             is_first = not self._serving
             if is_first:
@@ -203,7 +172,7 @@ class _StandIn:
     """Serves until the loop is in another request than *turn*."""
 
     def __init__(
-        self, device: Device, dispatcher: Dispatcher, loop: Loop, lanes: Lanes, turn: int
+        self, device: Device, dispatcher: Dispatcher, loop: Loop, lanes: Lanes[bytes], turn: int
     ) -> None:
         self._device = device
         self._dispatcher = dispatcher
@@ -252,7 +221,7 @@ class _StandIn:
         device = self._dispatcher.foreign_device(_NODE.unpack_from(buffer)[0])
         if device is None:
             self._answer(buffer, size)
-        elif self._lanes.enter(device, memoryview(buffer)[:size]):
+        elif self._lanes.enter(device, bytes(memoryview(buffer)[:size])):
             self._answer(buffer, size)
             # Also when the loop goes on: it would only be kept by what is left to it.
             while (request := self._lanes.leave(device)) is not None:

@@ -86,6 +86,8 @@ class Model:
         if who.turn & 1 and who.at is not None:
             turn = who.turn - 2 * (self.rng.random() < 0.2)  # it has gone on meanwhile
             self.changes.is_kept(who, turn, who.at, is_loop=who.is_loop)
+        if self.rng.random() < 0.1 and not self.loop.turn & 1:
+            self.changes.end()
 
     def finish(self) -> None:
         """Have everybody come to an end."""
@@ -113,17 +115,33 @@ def test_what_two_do_at_once_is_on_different_devices(seed: int) -> None:
     assert not model.changes.is_shared
 
 
+def _is_the_loops(changes: Changes[Task]) -> bool:
+    return not changes.is_shared
+
+
+def test_who_saw_the_flag_for_nothing_leaves_nothing_behind() -> None:
+    changes = Changes[Task](lambda task: task.claim)
+    loop = Thread(is_loop=True)
+    changes.submit(Task(1, frozenset((1,))))
+
+    assert changes.next(loop) == Task(1, frozenset((1,)))  # and done() is not called
+    assert changes.hold(loop, None)  # nor here
+    loop.turn = 1
+    assert changes.is_kept(loop, 1, Task(2, NOTHING), is_loop=True)
+    changes.submit(Task(3, frozenset((2,))))
+    assert changes.next(Thread()) == Task(3, frozenset((2,)))
+
+
 def test_it_is_nobody_elses_turn_while_the_loop_is_not_kept() -> None:
     changes = Changes[Task](lambda task: task.claim)
     loop = Thread(is_loop=True)
     task = Task(1, frozenset((1,)))
 
     assert not changes.is_kept(loop, 1, task, is_loop=True)  # it has gone on: it is at 0
-    was_shared = changes.is_shared
+    assert _is_the_loops(changes)
     loop.turn = 1
-    assert not was_shared
     assert changes.is_kept(loop, 1, task, is_loop=True)
-    assert changes.is_shared
+    assert not _is_the_loops(changes)
     assert not changes.end()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dkfs.fuse.kernel.standin import Lanes
+from dkfs.fuse.kernel.lanes import Lanes
 from tests.fuse.kernel import wire
 from tests.fuse.kernel.test_server import PATIENCE_S, Kernel, eventually, served, write_body
 from tests.fuse.kernel.wire import ROOT, Op
@@ -130,6 +130,33 @@ def test_callers_of_the_device_of_the_root_are_not_held_back(
     assert [kernel.reply(number)[0] for number in far] == [0] * len(far)
 
 
+def test_syncs_of_a_device_that_hangs_do_not_keep_all_threads(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (far, far_handle), (near, near_handle) = kernel.create(b"far"), kernel.create(b"near")
+    inode = kernel.world.fs.table[far]
+    far_fd = kernel.world.fs.files.handles[far_handle].fd
+    kernel.ask(Op.FSYNC, near, wire.FSYNC.pack(near_handle, 0, 0))
+    fsync, frozen, kept = os.fsync, threading.Event(), list[int]()
+
+    def slow_fsync(fd: int) -> None:
+        if fd == far_fd:
+            kept.append(fd)
+            frozen.wait(PATIENCE_S)
+        fsync(fd)
+
+    inode.dev += 1
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+    monkeypatch.setattr(kernel.world.recorder, "sync", lambda fd, sync, *_: sync(fd))
+    asked = [kernel.send(Op.FSYNC, far, wire.FSYNC.pack(far_handle, 0, 0)) for _ in range(140)]
+
+    assert kernel.ask(Op.FSYNC, near, wire.FSYNC.pack(near_handle, 0, 0))[0] == 0
+    assert len(kept) == 32
+    frozen.set()
+    assert [kernel.reply(number)[0] for number in asked] == [0] * len(asked)
+    inode.dev -= 1
+
+
 def test_who_changes_things_on_one_device_do_so_one_after_another_in_their_order(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,8 +203,8 @@ def test_who_changes_things_on_one_device_do_so_one_after_another_in_their_order
 
 
 def test_a_lane_is_free_again_when_all_have_left() -> None:
-    lanes, served = Lanes(), 0
-    request = memoryview(b"request")
+    lanes, served = Lanes[bytes](8), 0
+    request = b"request"
     for _ in range(3):
         entered = 0
         while lanes.enter(7, request):  # the last one waits

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from dkfs.fuse.kernel.changes import Changes
 from dkfs.fuse.kernel.notify import Notifier
 from dkfs.fuse.kernel.standin import StandIns
 from dkfs.fuse.kernel.workers import Workers
@@ -119,6 +120,8 @@ class Kept:
 
     def __init__(self) -> None:
         self.turn = 1
+        self.at = b""
+        self.changes = Changes[bytes](lambda _: frozenset())
         self.keeps_fds: list[bool] = []
         self.was_relieved = 0
 
@@ -135,7 +138,9 @@ class Kept:
 def test_a_stand_in_that_cannot_be_started_keeps_no_fds(shortage: Shortage) -> None:
     loop = Kept()
     stand_ins = StandIns(loop, loop, loop)  # type: ignore[arg-type]  # what is asked of them is here
+    assert loop.changes.is_kept(loop, 1, b"", is_loop=True)
     stand_ins._stand_in(1)
+    loop.changes.done(loop)
 
     assert loop.was_relieved == 1
     assert stand_ins.are_gone()
