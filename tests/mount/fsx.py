@@ -67,6 +67,7 @@ class AnyFile(OneFile):
         self.absent = missing(path + ".tried")
         self.other = os.open(path, os.O_RDWR)
         self.kept: list[tuple[mmap.mmap, int]] = []
+        self.sends = True
         more = [(8, self.reserve), (4, self.reserve_beyond), (8, self.punch), (8, self.zero)]
         more += [(4, self.zero_within), (4, self.cut_out), (4, self.push_in), (3, self.drop_cache)]
         more += [(3, self.holes)]
@@ -217,6 +218,8 @@ class AnyFile(OneFile):
         return f"copy from another file to {offset}, {copied} of {length}"
 
     def send(self) -> str:
+        if not self.sends:
+            return ""
         offset, length = self.range()
         name = self.path + ".target"
         with open(name, "w+b", buffering=0) as target:
@@ -260,8 +263,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--operations", type=int, default=1000)
     parser.add_argument("--direct", action="store_true")
+    parser.add_argument("--no-send", action="store_true", help="do not use sendfile(2)")
     given = parser.parse_args()
     file = AnyFile(given.file, random.Random(given.seed), direct=given.direct)
+    file.sends = not given.no_send
     print("without", *sorted(file.absent))
     print("seed", given.seed, flush=True)
     exercise_file(file, given.operations)

@@ -153,7 +153,11 @@ def test_file_holds_what_a_model_holds_after_random_operations(
     for number in range(times):
         seed = random.randrange(1 << 30)
         print("seed", seed)
-        words = f"{sys.executable} -m tests.mount.fsx $1 {how} --seed {seed} --operations 1500"
+        # Of a file that is open to be written Linux sends pages of its own, past which a map stores: transparency.md.
+        send = "--no-send" if "io=hybrid" in place.options else ""
+        words = (
+            f"{sys.executable} -m tests.mount.fsx $1 {how} {send} --seed {seed} --operations 1500"
+        )
         said = run(words, CHECKOUT, place.mountpoint / f"file{number}")
 
         lacking = PYFUSE3_LACKS if "engine=pyfuse3" in place.options else KERNEL_LACKS
