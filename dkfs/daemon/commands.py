@@ -29,7 +29,6 @@ from dkfs.store import Reader
 from dkfs.store.reserve import Reserve
 
 _FREEZE_S = 5.0  # that the kernel may take to write what maps have stored
-_LAST_S = 10.0  # for what others change to end, when the mount has gone
 OTHERS_S = 1.0  # that a mount, unmounted here, may take to end
 
 
@@ -107,9 +106,8 @@ class Commands:
 
     async def drained(self) -> None:
         """Record everything, now that the mount is gone, and answer who asked for it."""
-        with trio.move_on_after(_LAST_S):
-            async with alone(self._engine):
-                self._fs.captures.capture_all()
+        async with alone(self._engine):
+            self._fs.captures.capture_all()
         await trio.to_thread.run_sync(self._fs.recorder.flush)
         self._ended.set()
         if self._stopping:
@@ -172,18 +170,19 @@ class Commands:
             async with alone(self._engine):
                 captures.looked = looked  # of this request only: not while others are handled
                 try:
-                    first = captures.before_all(unasked=unasked)
-                    if first is None:
-                        with self._engine.at_work():
+                    with self._engine.at_work():
+                        first = captures.before_all(unasked=unasked)
+                        if first is None:
                             captures.capture_all(unasked=unasked)
-                            instant = self._fs.recorder.last
+                    if first is None:
+                        instant = self._fs.recorder.last
+                        if not unasked:
+                            captures.refuse_uncaptured("nothing was done")
                         break
                 finally:
                     captures.looked = 0
             await trio.to_thread.run_sync(first)
             looked += 1
-        if not unasked:
-            captures.refuse_uncaptured("nothing was done")
         if not await trio.to_thread.run_sync(self._fs.recorder.flush):
             raise StoreError(f"the store fails: {self._fs.recorder.failure}")
         return instant

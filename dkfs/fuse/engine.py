@@ -13,6 +13,7 @@ from typing import Protocol
 import trio
 
 from dkfs.errors import MountError
+from dkfs.overlay.inode import Inode
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.rollback import Stale
 
@@ -66,10 +67,10 @@ class Engine(Invalidator, Protocol):
         """In the loop's thread, around what asks the backing directory and is no request: who looks is served if that is stuck."""
         ...
 
-    def in_steps(self) -> AbstractContextManager[Callable[[int], bool]]:
+    def in_steps(self) -> AbstractContextManager[Callable[[Inode], bool]]:
         """See at_work(), for what is done of one file after another: if it is stuck, who changes others is served, too.
 
-        Before each file the function that is given is called with its device, and tells whether it may be touched now.
+        Before each file the function that is given is called with it, and tells whether it may be touched now.
         """
         ...
 
@@ -131,7 +132,7 @@ class _Auto:
         """See Engine."""
         return self._engine.at_work()
 
-    def in_steps(self) -> AbstractContextManager[Callable[[int], bool]]:
+    def in_steps(self) -> AbstractContextManager[Callable[[Inode], bool]]:
         """See Engine."""
         return self._engine.in_steps()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from dkfs.fuse import connection, invalidate, readiness
 from dkfs.fuse.adapter import Operations
 from dkfs.fuse.engine import Meter
+from dkfs.overlay.inode import Inode
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.rollback import Stale
 
@@ -25,7 +26,7 @@ class Pyfuse3Engine:
         """See Engine; it has nobody who serves meanwhile."""
         return nullcontext()
 
-    def in_steps(self) -> AbstractContextManager[Callable[[int], bool]]:
+    def in_steps(self) -> AbstractContextManager[Callable[[Inode], bool]]:
         """See Engine."""
         return nullcontext(lambda _: True)
 

@@ -29,11 +29,11 @@ _REST_S = 0.5  # in which the rest comes, also of an application that waits for 
 _PRESS_S = 0.2  # between looks at whether the store fails
 
 
-May = Callable[[int], bool]
+May = Callable[[Inode], bool]
 
 
-def always(_: int) -> bool:
-    """Return whether what is on a device may be touched now, where nobody else changes anything: it may."""
+def always(_: Inode) -> bool:
+    """Return whether an inode may be touched now, where nobody else changes anything: it may."""
     return True
 
 
@@ -248,7 +248,7 @@ class Captures:
             if inode.node not in lost or inode.unlinked:
                 continue
             self._missed.add(inode.id)
-            if not may(inode.dev):
+            if not may(inode) or inode.unlinked:
                 continue
             try:
                 self._capture_all_of(inode)
@@ -261,7 +261,9 @@ class Captures:
         for inode in self._table.known():
             if inode.id not in self._missed or inode.handles or inode.unlinked:
                 continue  # what is open is captured by and by
-            if not may(inode.dev):
+            if (
+                not may(inode) or inode.handles or inode.unlinked
+            ):  # others may change things until it may
                 continue
             try:
                 self._capture_all_of(inode)
@@ -290,7 +292,7 @@ class Captures:
         until = time.monotonic() - older_than_s
         # Another thread may write to others meanwhile: a copy is made in one step of the interpreter.
         for inode in [inode for inode, since in self._dirty.copy().items() if since <= until]:
-            if not may(inode.dev) or inode not in self._dirty:
+            if not may(inode) or inode not in self._dirty:
                 continue
             if older_than_s and not all(f.wait_released(0) for f in inode.frozen or ()):
                 continue

@@ -47,9 +47,10 @@ class FileCount:
 
     def again(self) -> None:
         """Forget the number: everything may have changed."""
-        self._base = None
-        self._since = self._large_since = 0
-        self._generation += 1
+        with self._mutex:
+            self._base = None
+            self._since = self._large_since = 0
+            self._generation += 1
 
     def count(self, at: Seq) -> None:
         """Count as of version *at*, from which on change() was told everything; for a thread.

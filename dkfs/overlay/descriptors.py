@@ -42,6 +42,7 @@ class Descriptors:
         self.files = 0  # fds that open files hold
         self.pinned = 0
         self._given_up: list[int] = []  # fds to be closed
+        self._dropped: list[int] = []  # fds to be closed, even then
         self._keeps = False  # they are closed later
         self._uses_handles = True  # until one is refused
         self._moving: Mapping[Inode, _Place] = {}  # where what is being moved may be already
@@ -218,12 +219,13 @@ class Descriptors:
 
     def _let_go(self) -> None:
         """Close what was given up, unless it is kept.  Without the mutex: the last fd of a large file takes time."""
-        while self._given_up and not self._keeps:
-            try:
-                fd = self._given_up.pop()
-            except IndexError:  # another thread has it
-                return
-            os.close(fd)
+        for fds in (self._dropped, self._given_up):
+            while fds and not (self._keeps and fds is self._given_up):
+                try:
+                    fd = fds.pop()
+                except IndexError:  # another thread has it
+                    break
+                os.close(fd)
 
     def keep_fds(self, *, keep: bool) -> None:
         """Close no fd that is given up, because a call may still use it; or close them now."""
@@ -255,7 +257,7 @@ class Descriptors:
         while not inode.pinned:
             self.fd(inode)
             with self._mutex:
-                if inode.fd >= 0:  # else another thread has given it up already
+                if inode.fd >= 0 and not inode.pinned:  # else another thread was faster
                     self._open.pop(inode, None)
                     inode.pinned = True
                     self.pinned += 1

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from typing import Final
 
 from dkfs.overlay.inodes import Inode, InodeTable
@@ -21,19 +22,21 @@ class Forgotten:
         self._table = table
         self._places = table.places
         self._most = most
+        self._mutex = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._places)
 
     def note(self, inode: Inode) -> None:
         """Hear that the kernel gives up references to *inode*, perhaps the last one."""
-        if inode.parent is None or inode.unlinked:
+        parent = inode.parent
+        with self._mutex:  # several threads may forget
             self._places.pop(inode.id, None)
-            return
-        self._places[inode.id] = inode.parent.id, inode.name, inode.generation
-        self._places.move_to_end(inode.id)
-        if len(self._places) > self._most:
-            self._places.popitem(last=False)
+            if parent is None or inode.unlinked:
+                return
+            self._places[inode.id] = parent.id, inode.name, inode.generation
+            if len(self._places) > self._most:
+                self._places.popitem(last=False)
 
     def find(self, number: int) -> Inode:
         """Return the inode that the kernel calls, or has called, *number*, referenced once more.

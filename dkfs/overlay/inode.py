@@ -49,6 +49,16 @@ _NOTHING: Final = _InUse()  # that of most inodes; never changed
 _CHANGING: Final = threading.Lock()
 
 
+def devices_of(inode: "Inode") -> frozenset[int]:
+    """Return the devices that a change of *inode* is about.
+
+    Of a file its directory's too: over overlayfs a file has that of its layer, and is changed by names, too.
+    """
+    if inode.is_dir or inode.parent is None or inode.parent.dev == inode.dev:
+        return frozenset((inode.dev,))
+    return frozenset((inode.dev, inode.parent.dev))
+
+
 class Inode:
     """A file, directory, ... of the backing directory that the kernel, or a child, refers to.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from dkfs.model.ids import Seq
 from dkfs.overlay.descriptors import Descriptors
-from dkfs.overlay.inode import Inode
+from dkfs.overlay.inode import Inode, devices_of
 
 __all__ = ["ROOT_ID", "Inode", "InodeTable"]
 
@@ -83,9 +83,18 @@ class InodeTable(Descriptors):
         inode = self._by_id.get(number)
         return None if inode is None or inode.dev == self.root.dev else inode.dev
 
-    def device(self, number: int) -> int:
-        """Return the device of what the kernel calls *number*; the root's if it is nothing here."""
-        return self._by_id.get(number, self.root).dev
+    def devices(self, number: int) -> frozenset[int]:
+        """Return the devices that a change of what the kernel calls *number* is about; the root's if it is nothing here."""
+        return devices_of(self._by_id.get(number, self.root))
+
+    def devices_above(self, number: int) -> frozenset[int]:
+        """Return the devices of what the kernel calls *number* and of the directories above it."""
+        inode: Inode | None = self._by_id.get(number, self.root)
+        found = set()
+        while inode is not None:
+            found.add(inode.dev)
+            inode = inode.parent
+        return frozenset(found)
 
     def known(self) -> tuple[Inode, ...]:
         """Return every known inode."""
@@ -106,7 +115,7 @@ class InodeTable(Descriptors):
         with self._mutex:
             inode = self._found(number, parent, name, status)
             inode.lookups += 1
-        if self._given_up:
+        if self._given_up or self._dropped:
             self._let_go()
         return inode
 
@@ -230,7 +239,7 @@ class InodeTable(Descriptors):
         with self._mutex:
             inode.lookups -= lookups
             self._drop_if_unused(inode)
-        if self._given_up:
+        if self._given_up or self._dropped:
             self._let_go()
 
     def _drop_if_unused(self, inode: Inode) -> None:
@@ -272,9 +281,11 @@ class InodeTable(Descriptors):
         if inode.fd >= 0:
             if inode.pinned:
                 self.pinned -= 1
-                self._close_fd(inode)
             else:
-                self._close(inode)
+                del self._open[inode]
+            # No request is about it any more, so that no call uses its fd: not even while others are kept.
+            self._dropped.append(inode.fd)
+            inode.fd = -1
 
     def close(self) -> None:
         """Close every fd but the root's."""

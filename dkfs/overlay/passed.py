@@ -71,7 +71,7 @@ class PassedCaptures(Captures):
         """See Captures."""
         since = time.monotonic() if older_than_s else 0.0
         for watch in self.unseen.all():
-            if may(watch.inode.dev):
+            if may(watch.inode) and self.unseen.get(watch.inode) is watch:
                 self._note_changed(watch, since)
         self._now.takes_older = older_than_s > 0
         try:
@@ -79,7 +79,7 @@ class PassedCaptures(Captures):
         finally:
             self._now.takes_older = False
         for watch in self.unseen.all():
-            if may(watch.inode.dev):
+            if may(watch.inode) and self.unseen.get(watch.inode) is watch:
                 self._let_go_if_still(watch)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from dkfs.fuse.kernel.history import HistoryDispatcher
 from dkfs.fuse.kernel.notify import Notifier
 from dkfs.fuse.kernel.passthrough import DeviceBackings, agreed, stack_depth
 from dkfs.fuse.kernel.server import Server
+from dkfs.overlay.inode import Inode
 from dkfs.overlay.mounted import FileSystem
 from dkfs.overlay.rollback import Stale
 
@@ -49,7 +50,7 @@ class KernelEngine:
         """See Engine."""
         return nullcontext() if self._server is None else self._server.at_work()
 
-    def in_steps(self) -> AbstractContextManager[Callable[[int], bool]]:
+    def in_steps(self) -> AbstractContextManager[Callable[[Inode], bool]]:
         """See Engine."""
         return nullcontext(lambda _: True) if self._server is None else self._server.in_steps()
 

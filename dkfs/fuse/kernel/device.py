@@ -52,8 +52,10 @@ class Device:
 
     def wait(self, seconds: float) -> bool:
         """Return whether there is a request within so many *seconds*."""
+        if (fd := self.fd) < 0:  # closed: read() says so
+            return True
         poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
+        poll.register(fd, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
 
     def read(self, address: int, room: int) -> int:

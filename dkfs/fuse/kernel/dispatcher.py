@@ -142,9 +142,13 @@ class Dispatcher:
         """Return the device of *node*; None if it is the root's, or *node* is no known file."""
         return self._table.foreign_device(node)
 
-    def device(self, node: int) -> int:
-        """Return the device of *node*; the root's if it is no known file."""
-        return self._table.device(node)
+    def devices(self, node: int) -> frozenset[int]:
+        """Return the devices that a change of *node* is about; the root's if it is no known file."""
+        return self._table.devices(node)
+
+    def devices_above(self, node: int) -> frozenset[int]:
+        """Return the devices of *node* and of the directories above it."""
+        return self._table.devices_above(node)
 
     def _answered(
         self, request: Request, handler: Handler, opcode: int

@@ -2,11 +2,10 @@
 
 import os
 import struct
-from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
-from dkfs.fuse.kernel.messages import IN_HEADER, Op
+from dkfs.fuse.kernel.messages import BATCH_FORGET_IN, FORGET_ONE, IN_HEADER, Op
 from dkfs.fuse.kernel.request import Buffer, Held, Own, Task
 from dkfs.overlay.virtual import VIRTUAL
 
@@ -25,9 +24,7 @@ _LOOKS: Final = frozenset(
         *(Op.OPENDIR, Op.READDIR, Op.READDIRPLUS, Op.GETXATTR, Op.LISTXATTR, Op.INTERRUPT),
     )
 )
-_LOOPS: Final = frozenset(
-    (*(Op.INIT, Op.DESTROY, Op.FORGET, Op.BATCH_FORGET), Op.NOTIFY_REPLY)  # of the connection
-)
+_LOOPS: Final = frozenset((Op.INIT, Op.DESTROY, Op.NOTIFY_REPLY))  # of the connection
 _OF_ONE_NODE: Final = frozenset(
     (
         *(Op.SETATTR, Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.UNLINK, Op.RMDIR, Op.OPEN, Op.CREATE),
@@ -73,8 +70,18 @@ def kind_of(request: Buffer, size: int) -> Kind:
     return Kind.LOOK if is_look else Kind.CHANGE
 
 
-def claim_of(task: Task, device_of: Callable[[int], int]) -> Claim:
-    """Return the devices on which *task* changes something; *device_of* tells that of a node.
+class Where(Protocol):
+    """Knows where nodes are."""
+
+    def devices(self, node: int) -> frozenset[int]:
+        """Return the devices that a change of *node* is about."""
+
+    def devices_above(self, node: int) -> frozenset[int]:
+        """Return those of *node* and of the directories above it."""
+
+
+def claim_of(task: Task, where: Where) -> Claim:
+    """Return the devices on which *task* changes something.
 
     What only looks claims nothing: who looks and who changes things bear each other, see decisions/0019.
     """
@@ -88,9 +95,20 @@ def claim_of(task: Task, device_of: Callable[[int], int]) -> Claim:
     second = _SECOND_NODE.get(opcode)
     if second is not None and size >= second + _NUMBER.size:
         other = _NUMBER.unpack_from(request, second)[0]
-        return frozenset(device_of(each) for each in (node, other) if each < VIRTUAL)
+        return NOTHING.union(*(where.devices(each) for each in (node, other) if each < VIRTUAL))
+    if opcode in (Op.FORGET, Op.BATCH_FORGET):
+        # With a file the directories above it are given up, if nothing else is in them: fds are closed.
+        nodes = (node,) if opcode == Op.FORGET else _forgotten(request)
+        return NOTHING.union(*(where.devices_above(each) for each in nodes if each < VIRTUAL))
     if opcode not in _OF_ONE_NODE:
         return None
     if node < VIRTUAL:
-        return frozenset((device_of(node),))
+        return where.devices(node)
     return None if opcode in (Op.MKDIR, Op.RMDIR) else NOTHING  # they make and remove tags
+
+
+def _forgotten(request: Buffer) -> list[int]:
+    """Return the nodes that BATCH_FORGET *request* is about."""
+    start = IN_HEADER.size + BATCH_FORGET_IN.size
+    room = len(request) - (len(request) - start) % FORGET_ONE.size
+    return [node for node, _ in FORGET_ONE.iter_unpack(memoryview(request)[start:room])]

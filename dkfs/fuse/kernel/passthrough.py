@@ -76,11 +76,14 @@ class Passthrough:
         self._captures = fs.captures
         self._backings = backings
         self._ids: dict[Inode, int] = {}
-        # Stand-ins open files for reading while the loop is held up.  Nothing that may be slow is done under it.
-        self._mutex = threading.Lock()
+        # Several threads open files while the loop is held up.  By device: under it that is asked what its files are.
+        self._mutexes: dict[int, threading.Lock] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def _mutex_of(self, inode: Inode) -> threading.Lock:
+        return self._mutexes.setdefault(inode.dev, threading.Lock())
 
     def waiting(self, inode: Inode, flags: int) -> Callable[[], None] | None:
         """Return what to wait for, in any thread, before *inode* is opened with *flags*; None if that need not wait.
@@ -89,7 +92,7 @@ class Passthrough:
         """
         if not inode.frozen or flags & os.O_ACCMODE != os.O_RDWR:
             return None
-        with self._mutex:
+        with self._mutex_of(inode):
             if not self._modes.decide(inode, flags).is_passthrough:
                 return None
         return self._captures.waiting_for_all(inode)
@@ -98,7 +101,7 @@ class Passthrough:
         """Return open_flags and backing id for the reply that tells of handle *number*, opened with *flags*."""
         handle = self._handles[number]
         inode = handle.inode
-        with self._mutex:
+        with self._mutex_of(inode):
             kind = self._modes.decide(inode, flags)
             backing = 0
             if kind.is_passthrough:
@@ -124,8 +127,9 @@ class Passthrough:
 
     def kept(self, number: int) -> None:
         """Hear of handle *number* of a file without a name, that is not passed through: all of it is recorded if it gets one."""
-        with self._mutex:
-            self._modes.opened(self._handles[number], OpenKind.CACHED)
+        handle = self._handles[number]
+        with self._mutex_of(handle.inode):
+            self._modes.opened(handle, OpenKind.CACHED)
 
     def _id(self, inode: Inode, fd: int) -> int:
         """Return the id of *inode*, open as *fd*, registered now if it is not; 0 if it cannot be."""
@@ -151,7 +155,7 @@ class Passthrough:
     def released(self, number: int) -> None:
         """Hear, before it is closed, that the kernel has let go of handle *number*."""
         handle = self._handles[number]
-        with self._mutex:
+        with self._mutex_of(handle.inode):
             if not self._modes.released(handle):
                 return
             backing = self._ids.pop(handle.inode, 0)

@@ -31,6 +31,7 @@ from dkfs.fuse.kernel.negotiate import MAX_WRITE
 from dkfs.fuse.kernel.request import Buffer, Deferred, Held, Own, Payload, Task
 from dkfs.fuse.kernel.standin import StandIns
 from dkfs.fuse.kernel.workers import Workers
+from dkfs.overlay.inode import Inode, devices_of
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,6 @@ _BURST: Final = 64  # requests; after so many in a row other tasks get their tur
 _GLANCES: Final = 20  # at the device before sleeping, 30 us in all: to be woken takes as long on a machine at rest
 _LINGER_MS: Final = 1  # to wait for the next request before going through trio
 _INIT_S: Final = 10.0  # for the kernel to say what it offers: it does so at once
-_END_S: Final = 10.0  # for others to end what they change; who is kept for longer is left behind
 _AGAIN_S: Final = 0.01
 _MOST_FOREIGN: Final = 32  # of the threads that finish requests, on a device that is not the root's
 _SIGKILL: Final = 1 << 8  # in the sets of /proc/PID/status
@@ -57,6 +57,7 @@ class Server:
         self._underway: dict[int, Deferred] = {}  # by the number of the request
         self._held: list[Held] = []  # in the order in which they came
         self._waits_for_room = False
+        self._holds = False  # see hold()
         self._holding = threading.Lock()  # of the two
         self._scope = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken | None = None
@@ -67,7 +68,7 @@ class Server:
         self._left: deque[bytes] = deque()  # requests that stand-ins left for the loop
         self.turn = 0  # see Loop
         self.at: Task = b""
-        self.changes = Changes[Task](lambda task: claim_of(task, dispatcher.device))
+        self.changes = Changes[Task](lambda task: claim_of(task, dispatcher))
         self.reading = threading.Lock()
         dispatcher.interrupted = self._interrupted
         self._stand_ins = StandIns(device, dispatcher, self)
@@ -87,8 +88,6 @@ class Server:
         self._stand_ins.start()
         with self._scope:
             while not self._is_gone:
-                if self._stand_ins.sleeps:
-                    self._stand_ins.wake()
                 is_busy = self._drain()
                 self._alertness.look(self.turn >> 1)
                 if is_busy:
@@ -112,9 +111,12 @@ class Server:
     def close(self) -> None:
         """Wait for what is still under way."""
         self._stand_ins.close()
-        deadline_s = time.monotonic() + _END_S
-        while not self.hold() and time.monotonic() < deadline_s:
-            time.sleep(_AGAIN_S)
+        if not self.hold():
+            log.warning(
+                "a call on the backing directory has not returned: what it changes is waited for"
+            )
+            while not self.hold():
+                time.sleep(_AGAIN_S)
         self._workers.close()
         self._alertness.close()
 
@@ -175,6 +177,8 @@ class Server:
     def _handle(self, request: Buffer, size: int) -> None:
         self.at = request
         self.turn += 1
+        if self._stand_ins.sleeps:  # after turn has changed: else it might fall asleep in between
+            self._stand_ins.wake()
         reply = self._dispatcher.handle(request, size)
         self.turn += 1
         self._finished(reply)
@@ -182,6 +186,8 @@ class Server:
     def _again(self, held: Held) -> None:
         self.at = held
         self.turn += 1
+        if self._stand_ins.sleeps:
+            self._stand_ins.wake()
         reply = self._dispatcher.handle_again(held)
         self.turn += 1
         self._finished(reply)
@@ -199,10 +205,12 @@ class Server:
 
     def hold(self) -> bool:
         """See Engine."""
-        return not self.changes.is_shared or self.changes.hold(self, None)
+        self._holds = not self.changes.is_shared or self.changes.hold(self, None)
+        return self._holds
 
     def let_go(self) -> None:
         """See Engine."""
+        self._holds = False
         if self.changes.is_shared:
             self.changes.done(self)
             self.go_on()
@@ -215,17 +223,18 @@ class Server:
             yield
         finally:
             self.turn += 1
-            self.let_go()
+            if not self._holds:
+                self.let_go()
 
     @contextmanager
-    def in_steps(self) -> Iterator[Callable[[int], bool]]:
+    def in_steps(self) -> Iterator[Callable[[Inode], bool]]:
         """See Engine."""
         own = Own(frozenset())
         self._begin(own)
 
-        def may(device: int) -> bool:
+        def may(inode: Inode) -> bool:
             self.turn += 1  # between two steps: nobody takes the turn then
-            claim = frozenset((device,))
+            claim = devices_of(inode)
             is_free = True
             if self.changes.is_shared:
                 self.changes.done(self)

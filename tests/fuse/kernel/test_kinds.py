@@ -16,6 +16,7 @@ from tests.overlay.world import World
 
 _DEVICES = {ROOT: 10, 2: 20, 3: 30}
 _RENAME2 = (3).to_bytes(8, "little") + bytes(8) + b"a\0b\0"
+_FORGOTTEN = b"".join(each.to_bytes(8, "little") for each in (3, 2, 1, VIRTUAL + 5, 1, 3, 1))
 _COPY = bytes(16) + (3).to_bytes(8, "little") + bytes(32)
 
 
@@ -23,8 +24,18 @@ def _request(op: int, node: int, body: bytes = b"") -> bytes:
     return wire.IN_HEADER.pack(40 + len(body), op, 1, node, 0, 0, 0, 0, 0) + body
 
 
+class Tree:
+    """Where the nodes are."""
+
+    def devices(self, node: int) -> frozenset[int]:
+        return frozenset((_DEVICES.get(node, 10),))
+
+    def devices_above(self, node: int) -> frozenset[int]:
+        return self.devices(node) | self.devices(ROOT)
+
+
 def _claim(request: bytes) -> Claim:
-    return claim_of(request, lambda node: _DEVICES.get(node, 10))
+    return claim_of(request, Tree())
 
 
 @pytest.mark.parametrize(
@@ -37,7 +48,7 @@ def _claim(request: bytes) -> Claim:
         (Op.OPEN, wire.OPEN.pack(os.O_WRONLY, 0), Kind.CHANGE),
         (Op.WRITE, bytes(40), Kind.CHANGE),
         (Op.SYNCFS, bytes(8), Kind.CHANGE),
-        (Op.FORGET, bytes(8), Kind.LOOPS),
+        (Op.FORGET, bytes(8), Kind.CHANGE),
         (Op.INIT, bytes(16), Kind.LOOPS),
         (9999, b"", Kind.CHANGE),  # what is not known might be anything
     ],
@@ -61,6 +72,9 @@ def test_a_request_is_of_one_kind(op: int, body: bytes, kind: Kind) -> None:
         (9999, 2, b"", None),
         (Op.MKDIR, VIRTUAL + 5, bytes(8) + b"tag\0", None),
         (Op.RELEASE, VIRTUAL + 5, bytes(24), NOTHING),
+        (Op.FORGET, 2, bytes(8), {10, 20}),
+        (Op.FORGET, VIRTUAL + 5, bytes(8), NOTHING),
+        (Op.BATCH_FORGET, 0, _FORGOTTEN, {10, 20, 30}),
     ],
 )
 def test_a_request_claims_the_devices_of_its_nodes(
@@ -69,8 +83,31 @@ def test_a_request_claims_the_devices_of_its_nodes(
     assert _claim(_request(op, node, body)) == (None if claim is None else frozenset(claim))
 
 
+def test_a_file_on_another_device_than_its_directory_is_about_both(tmp_path: Path) -> None:
+    """Over overlayfs a name's change and a write to the file must not go on at once."""
+    world = World(tmp_path)
+    world.create(b"file")
+    inode, status = world.fs.names.lookup(world.root, b"file")
+    inode.dev += 1
+
+    assert world.fs.table.devices_above(inode.id) == {status.st_dev, status.st_dev + 1}
+
+    assert world.fs.table.devices(inode.id) == {status.st_dev, status.st_dev + 1}
+    assert world.fs.table.devices(ROOT) == {status.st_dev}
+    inode.dev -= 1
+    world.close()
+
+
 def test_what_is_cut_off_claims_nothing_or_everything_and_is_no_error() -> None:
-    for op in (Op.RENAME2, Op.LINK, Op.COPY_FILE_RANGE, Op.WRITE, Op.OPEN, Op.IOCTL):
+    for op in (
+        Op.RENAME2,
+        Op.LINK,
+        Op.COPY_FILE_RANGE,
+        Op.WRITE,
+        Op.OPEN,
+        Op.IOCTL,
+        Op.BATCH_FORGET,
+    ):
         whole = _request(op, 2, _COPY)
         for size in range(len(whole)):
             claim = _claim(whole[:size])
@@ -82,8 +119,8 @@ def test_what_comes_again_claims_what_it_did() -> None:
     held = Held(1, request, lambda: None, lambda _: b"", pid=0)
 
     assert isinstance(held, Deferred)
-    assert claim_of(held, lambda node: _DEVICES[node]) == frozenset((30,))
-    assert claim_of(Own(frozenset((7,))), lambda _: 0) == frozenset((7,))
+    assert claim_of(held, Tree()) == frozenset((30,))
+    assert claim_of(Own(frozenset((7,))), Tree()) == frozenset((7,))
 
 
 def test_every_request_that_waits_for_the_recorder_is_a_change(tmp_path: Path) -> None:
@@ -94,6 +131,6 @@ def test_every_request_that_waits_for_the_recorder_is_a_change(tmp_path: Path) -
         if handler.makes_changes:
             assert kind_of(request, len(request)) is Kind.CHANGE, handler.name
             assert _claim(request) != NOTHING, handler.name
-    assert dispatcher.device(ROOT) == os.fstat(world.root_fd).st_dev
-    assert dispatcher.device(12345) == dispatcher.device(ROOT)
+    assert dispatcher.devices(ROOT) == {os.fstat(world.root_fd).st_dev}
+    assert dispatcher.devices(12345) == dispatcher.devices(ROOT)
     world.close()

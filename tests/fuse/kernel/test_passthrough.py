@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dkfs.core.io_mode import IoMode, IoRules
+from dkfs.core.io_mode import IoMode, IoRules, OpenKind
 from dkfs.fuse.kernel.messages import Fopen, Init
 from dkfs.fuse.kernel.passthrough import Passthrough, agreed, stack_depth
+from dkfs.overlay.inode import Inode
 from dkfs.overlay.mounted import FileSystem
 from tests.disks import overlay
 from tests.overlay.world import ME, World
@@ -92,6 +94,49 @@ def test_readers_and_writers_of_a_file_share_one_id_until_the_last_is_gone(hybri
     hybrid.release(writer)
     assert hybrid.registry.ids == {}
     assert len(hybrid.passthrough) == 0
+
+
+def test_who_opens_a_file_is_not_kept_by_one_of_another_device_that_hangs(
+    hybrid: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (b"near", b"far", b"far too"):
+        number, _, _ = hybrid.open(name, os.O_RDONLY)
+        hybrid.release(number)
+    far, far_too = hybrid.world.lookup(b"far"), hybrid.world.lookup(b"far too")
+    numbers = [hybrid.fs.files.open(each, os.O_RDONLY, ME) for each in (far, far_too)]
+    for inode in (far, far_too):
+        assert hybrid.fs.table.fd(inode) >= 0  # it is not opened again, and compared
+        inode.dev += 1
+    decide, kept, frozen = hybrid.fs.modes.decide, threading.Event(), threading.Event()
+
+    def slow_decide(inode: Inode, flags: int) -> OpenKind:
+        if inode is far:
+            kept.set()
+            frozen.wait(60)
+        return decide(inode, flags)
+
+    monkeypatch.setattr(hybrid.fs.modes, "decide", slow_decide)
+    stuck = [
+        threading.Thread(target=hybrid.passthrough.opened, args=(each, os.O_RDONLY))
+        for each in numbers
+    ]
+    for each in stuck:
+        each.start()
+        assert kept.wait(60)
+
+    near, flags, _ = hybrid.open(b"near", os.O_RDONLY)  # returns
+    were_stuck = [each.is_alive() for each in stuck]
+    frozen.set()
+    for each in stuck:
+        each.join(60)
+
+    assert flags & _PASS
+    assert were_stuck == [True, True]
+    for number in (near, *numbers):
+        hybrid.release(number)
+    assert hybrid.registry.ids == {}
+    far.dev -= 1
+    far_too.dev -= 1
 
 
 def test_two_files_have_two_ids(hybrid: Mounted) -> None:

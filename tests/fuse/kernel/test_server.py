@@ -82,10 +82,10 @@ class Kernel:
         """Send a request and return errno and body of its reply."""
         return self.reply(self.send(op, node, body))
 
-    def create(self, name: bytes) -> tuple[int, int]:
+    def create(self, name: bytes, parent: int = ROOT) -> tuple[int, int]:
         """Create a file; return its node and handle."""
         head = wire.CREATE.pack(os.O_RDWR | os.O_CREAT, 0o100644, 0, 0)
-        code, body = self.ask(Op.CREATE, ROOT, head + wire.name(name))
+        code, body = self.ask(Op.CREATE, parent, head + wire.name(name))
         assert code == 0
         return wire.entry_of(body).nodeid, int(wire.OPEN_OUT.unpack_from(body, wire.ENTRY_SIZE)[0])
 

@@ -61,6 +61,13 @@ def test_a_tick_that_is_stuck_keeps_nobody_who_only_looks(
     assert kernel.world.read(b"file") == b"dirty"
 
 
+def _make_directory(kernel: Kernel, name: bytes) -> int:
+    """Return the node of a new directory."""
+    code, body = kernel.ask(Op.MKDIR, ROOT, wire.MKDIR.pack(0o755, 0) + wire.name(name))
+    assert code == 0
+    return wire.entry_of(body).nodeid
+
+
 _CALLERS = 70  # more than there are stand-ins
 
 
@@ -69,9 +76,7 @@ def a_device_that_hangs(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, *, is_foreign: bool = True
 ) -> Iterator[tuple[int, list[bytes]]]:
     """Have what is in a directory keep whoever asks, as of another device or not; yield its node and who asked."""
-    code, body = kernel.ask(Op.MKDIR, ROOT, wire.MKDIR.pack(0o755, 0) + wire.name(b"foreign"))
-    assert code == 0
-    node = wire.entry_of(body).nodeid
+    node = _make_directory(kernel, b"foreign")
     stat, frozen, asked = os.stat, threading.Event(), list[bytes]()
 
     def slow_stat(
@@ -161,9 +166,12 @@ def test_who_changes_things_on_one_device_do_so_one_after_another_in_their_order
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever is kept, and whoever is back."""
-    files = [kernel.create(b"file%d" % each) for each in range(9)]
+    places = [_make_directory(kernel, b"place%d" % each) for each in range(3)]
+    files = [kernel.create(b"file%d" % each, places[each % 3]) for each in range(9)]
     table = kernel.world.fs.table
     device_of: dict[int, int] = {}
+    for number, place in enumerate(places):
+        table[place].dev += number
     for number, (node, handle) in enumerate(files):
         table[node].dev += number % 3
         device_of[kernel.world.fs.files.handles[handle].fd] = number % 3
@@ -198,7 +206,7 @@ def test_who_changes_things_on_one_device_do_so_one_after_another_in_their_order
     assert most[1] > 1
     kernel.in_loop(kernel.server.changes.end)
     assert eventually(lambda: not kernel.server.changes.is_shared)
-    for number, (node, _) in enumerate(files):
+    for number, node in enumerate((*places, *(node for node, _ in files))):
         table[node].dev -= number % 3
 
 
@@ -217,3 +225,89 @@ def test_a_lane_is_free_again_when_all_have_left() -> None:
                 served += 1
 
     assert served == 3
+
+
+def test_who_was_asleep_when_the_loop_was_kept_in_what_had_waited_looks_again(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes back from a thread is no request that is read."""
+    with a_device_that_hangs(kernel, monkeypatch) as (node, asked):
+        assert eventually(lambda: kernel.server._stand_ins.sleeps)
+        body = wire.name(b"far")
+        head = wire.IN_HEADER.pack(40 + len(body), Op.LOOKUP, 1000, node, 0, 0, 0, 0, 0)
+        kernel.server.leave(head + body)
+        assert eventually(lambda: bool(asked))
+
+        assert kernel.ask(Op.GETATTR, ROOT, wire.GETATTR.pack(0, 0, 0))[0] == 0
+        assert not kernel.is_answered(1000)
+
+    assert kernel.reply(1000)[0] == 0
+
+
+def test_what_is_removed_while_somebody_is_kept_gives_its_fd_and_its_room_back(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in range(20):
+        (kernel.world.state / f"file{each}").write_bytes(b"data")
+    with a_device_that_hangs(kernel, monkeypatch) as (node, asked):
+        kept = kernel.send(Op.LOOKUP, node, wire.name(b"far"))
+        assert eventually(lambda: bool(asked))
+        before = len(os.listdir("/proc/self/fd"))
+        for each in range(20):
+            name = wire.name(b"file%d" % each)
+            number = wire.entry_of(kernel.ask(Op.LOOKUP, ROOT, name)[1]).nodeid
+            assert kernel.ask(Op.UNLINK, ROOT, name)[0] == 0
+            kernel.send(Op.FORGET, number, (1).to_bytes(8, "little"))
+
+        # Some are the stand-ins' and the store's.
+        assert eventually(lambda: len(os.listdir("/proc/self/fd")) < before + 10)
+        assert eventually(lambda: len(kernel.world.fs.table) < 10)
+
+    assert kernel.reply(kept)[0] == 0
+
+
+def test_who_holds_the_turn_for_a_command_keeps_it_until_all_of_it_is_done(kernel: Kernel) -> None:
+    server = kernel.server
+    seen: list[object] = []
+
+    def command() -> None:
+        server.changes.is_shared = True
+        seen.append(server.hold())
+        with server.at_work():
+            pass
+        server.changes.submit(b"")
+        seen.append(server.changes._whose is server)
+        server.changes._waiting.clear()
+        server.let_go()
+        seen.append(server.changes._whose is None)
+        seen.append(server.changes.end())
+
+    kernel.in_loop(command)
+
+    assert eventually(lambda: len(seen) == 4)
+    assert seen == [True] * 4
+
+
+@pytest.mark.expect_logs("what it changes is waited for")
+def test_the_end_waits_for_who_is_still_kept_in_a_change(kernel: Kernel) -> None:
+    """Else its fds would be closed under it, and the store marked clean."""
+    changes, kept = kernel.server.changes, _Kept()
+    changes.is_shared = True
+    changes._claims[kept] = frozenset((7,))
+
+    ending = threading.Thread(target=kernel.server.close)
+    ending.start()
+    ending.join(0.5)
+    was_waiting = ending.is_alive()
+    changes.done(kept)
+    ending.join(PATIENCE_S)
+    changes.done(kernel.server)
+
+    assert was_waiting
+    assert not ending.is_alive()
+
+
+class _Kept:
+    """Who changes something."""
+
+    turn = 1
