@@ -313,3 +313,27 @@ class _Kept:
     """Who changes something."""
 
     turn = 1
+
+
+def test_a_tick_passes_over_a_file_whose_directory_s_device_is_another_s(kernel: Kernel) -> None:
+    """Over overlayfs a file may be on another device than its directory; a rename there captures it, too."""
+    node, _ = kernel.create(b"file")
+    inode = kernel.world.fs.table[node]
+    device, changes, kept = inode.dev, kernel.server.changes, _Kept()
+    allowed: list[bool] = []
+
+    def tick() -> None:
+        changes.is_shared = True
+        for claim in (frozenset((device,)), frozenset((device + 1,)), frozenset((device + 2,))):
+            changes._claims[kept] = claim
+            with kernel.server.in_steps() as may:
+                allowed.append(may(inode))
+        changes.done(kept)
+        allowed.append(changes.end())
+
+    inode.dev += 1
+    kernel.in_loop(tick)
+
+    assert eventually(lambda: len(allowed) == 4)
+    assert allowed == [False, False, True, True]
+    inode.dev -= 1
