@@ -2,7 +2,6 @@
 
 import errno
 import os
-import threading
 from typing import Final
 
 from dkfs.overlay.inodes import Inode, InodeTable
@@ -22,7 +21,6 @@ class Forgotten:
         self._table = table
         self._places = table.places
         self._most = most
-        self._mutex = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -30,13 +28,12 @@ class Forgotten:
     def note(self, inode: Inode) -> None:
         """Hear that the kernel gives up references to *inode*, perhaps the last one."""
         parent = inode.parent
-        with self._mutex:  # several threads may forget
-            self._places.pop(inode.id, None)
-            if parent is None or inode.unlinked:
-                return
-            self._places[inode.id] = parent.id, inode.name, inode.generation
-            if len(self._places) > self._most:
-                self._places.popitem(last=False)
+        self._places.pop(inode.id, None)  # each step stands by itself: several threads may forget
+        if parent is None or inode.unlinked:
+            return
+        self._places[inode.id] = parent.id, inode.name, inode.generation
+        if len(self._places) > self._most:
+            self._places.popitem(last=False)
 
     def find(self, number: int) -> Inode:
         """Return the inode that the kernel calls, or has called, *number*, referenced once more.

@@ -54,9 +54,10 @@ def devices_of(inode: "Inode") -> frozenset[int]:
 
     Of a file its directory's too: over overlayfs a file has that of its layer, and is changed by names, too.
     """
-    if inode.is_dir or inode.parent is None or inode.parent.dev == inode.dev:
+    parent = inode.parent  # once: another thread may forget the inode meanwhile
+    if inode.is_dir or parent is None or parent.dev == inode.dev:
         return frozenset((inode.dev,))
-    return frozenset((inode.dev, inode.parent.dev))
+    return frozenset((inode.dev, parent.dev))
 
 
 class Inode:

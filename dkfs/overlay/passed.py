@@ -71,7 +71,7 @@ class PassedCaptures(Captures):
         """See Captures."""
         since = time.monotonic() if older_than_s else 0.0
         for watch in self.unseen.all():
-            if may(watch.inode) and self.unseen.get(watch.inode) is watch:
+            if may(watch.inode):
                 self._note_changed(watch, since)
         self._now.takes_older = older_than_s > 0
         try:

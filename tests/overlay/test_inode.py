@@ -3,8 +3,9 @@
 import os
 import sys
 from pathlib import Path
+from typing import cast
 
-from dkfs.overlay.inode import Inode
+from dkfs.overlay.inode import Inode, devices_of
 
 
 def made(directory: Path) -> Inode:
@@ -62,3 +63,26 @@ def test_a_number_that_is_not_that_of_the_file_system_is_kept_beside_it(tmp_path
     inode.pinned = False
 
     assert (inode.id, inode.ino, inode.is_dir) == (1, status.st_ino, True)
+
+
+class Vanishing:
+    """An inode that another thread forgets as soon as its directory was asked for."""
+
+    is_dir = False
+
+    def __init__(self, dev: int, parent: Inode) -> None:
+        self.dev = dev
+        self._parents = [parent]
+
+    @property
+    def parent(self) -> Inode | None:
+        """Return the directory, once."""
+        return self._parents.pop() if self._parents else None
+
+
+def test_devices_of_what_is_forgotten_meanwhile_are_still_told(tmp_path: Path) -> None:
+    directory = made(tmp_path)
+    inode = Vanishing(directory.dev + 1, directory)
+
+    assert devices_of(cast(Inode, inode)) == {directory.dev, inode.dev}
+    assert devices_of(cast(Inode, inode)) == {inode.dev}

@@ -1,5 +1,6 @@
 """Two threads that change things on different devices at once; see decisions/0023."""
 
+import os
 import random
 import sys
 import threading
@@ -14,6 +15,7 @@ from dkfs.history.held import Held
 from dkfs.model.ids import NodeId, Seq
 from dkfs.model.operation import OpKind
 from dkfs.overlay.inodes import Inode
+from tests.overlay.past import Past
 from tests.overlay.world import ME, World
 
 _TIMES = 20
@@ -171,3 +173,40 @@ def test_what_is_held_is_counted_by_both() -> None:
     _at_once(save, save)
 
     assert held.bytes == 2 * 3 * _TIMES
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_the_timer_leaves_alone_what_another_thread_has_let_go_of_before_it_may_look(
+    world: World, tmp_path: Path, at: int
+) -> None:
+    """Its fd may be another file's by then."""
+    past = Past(world)
+    opened = past.open(b"f")
+    opened.write(0, b"hello")
+    with opened.mapped():
+        opened.close()
+    (watch,) = past.captures.unseen.all()
+    asked, others = 0, list[int]()
+
+    def may(_: Inode) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == at:
+            past.captures._let_go_if_still(watch)
+            others.extend(_nameless(tmp_path / "other") for _ in range(5))
+        return True
+
+    past.captures.capture_due(1e-9, may=may)
+
+    assert not past.captures.unseen.all()
+    assert len(others) == 5
+    for fd in others:
+        os.close(fd)  # raises OSError if somebody else has
+
+
+def _nameless(path: Path) -> int:
+    """Return the fd of a file that has no name any more."""
+    path.touch()
+    fd = os.open(path, os.O_RDONLY)
+    path.unlink()
+    return fd

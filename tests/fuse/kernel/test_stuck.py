@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dkfs.fuse.kernel.lanes import Lanes
+from dkfs.fuse.kernel.request import Held
 from tests.fuse.kernel import wire
 from tests.fuse.kernel.test_server import PATIENCE_S, Kernel, eventually, served, write_body
 from tests.fuse.kernel.wire import ROOT, Op
@@ -227,15 +228,20 @@ def test_a_lane_is_free_again_when_all_have_left() -> None:
     assert served == 3
 
 
+@pytest.mark.parametrize("way", ["left", "again"])
 def test_who_was_asleep_when_the_loop_was_kept_in_what_had_waited_looks_again(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """What comes back from a thread is no request that is read."""
     with a_device_that_hangs(kernel, monkeypatch) as (node, asked):
         assert eventually(lambda: kernel.server._stand_ins.sleeps)
         body = wire.name(b"far")
-        head = wire.IN_HEADER.pack(40 + len(body), Op.LOOKUP, 1000, node, 0, 0, 0, 0, 0)
-        kernel.server.leave(head + body)
+        request = wire.IN_HEADER.pack(40 + len(body), Op.LOOKUP, 1000, node, 0, 0, 0, 0, 0) + body
+        if way == "left":
+            kernel.server.leave(request)
+        else:
+            held = Held(1000, request, lambda: None, lambda _: b"", pid=0, is_first=True)
+            kernel.in_loop(lambda: kernel.server.defer(held))
         assert eventually(lambda: bool(asked))
 
         assert kernel.ask(Op.GETATTR, ROOT, wire.GETATTR.pack(0, 0, 0))[0] == 0
