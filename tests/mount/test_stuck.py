@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.engines import STRICT, each_engine
+from tests.mount.engines import HYBRID, STRICT, each_engine
 from tests.mount.mixed_work import SLOT
 from tests.mount.slow import PATIENCE_S, Slow, Stuck, slow_mount, soon
 from tests.mount.trees import tree_of
@@ -46,7 +46,9 @@ _KINDS: dict[str, Callable[[Path, int], object]] = {
 }
 
 
-@pytest.mark.parametrize("mount_options", [pytest.param(STRICT.options, id=STRICT.name)])
+@pytest.mark.parametrize(
+    "mount_options", [pytest.param(way.options, id=way.name) for way in (STRICT, HYBRID)]
+)
 @pytest.mark.parametrize("kind", _KINDS)
 def test_who_only_looks_is_not_kept_by_somebody_who_is_stuck(
     unmounted: Mounted, slow: Slow, kind: str
@@ -146,7 +148,8 @@ def test_who_moves_things_between_file_systems_is_refused_whether_one_is_stuck_o
 
 
 @pytest.mark.parametrize(
-    "mount_options", [pytest.param((*STRICT.options, "capture_interval=1s"), id=STRICT.name)]
+    "mount_options",
+    [pytest.param((*way.options, "capture_interval=1s"), id=way.name) for way in (STRICT, HYBRID)],
 )
 @pytest.mark.parametrize("kind", [*_STUCK, "capture"])
 def test_who_changes_things_is_not_kept_by_somebody_who_is_stuck(
